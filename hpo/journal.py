@@ -1,0 +1,350 @@
+"""The journal of a study: its folder, its append-only record, and what the record says.
+
+Every assignment, measurement and ending is a line on disk here before anything else hears of it. Optuna's
+store decides and trackers show; this record is the truth both are brought up to. Knows nothing of either.
+
+    studies/<name>/
+        sweep.yaml       the sweep as it was written
+        study.json       name, origin, overrides, versions: written once
+        journal.jsonl    one line an event, appended, never rewritten
+        optuna.jsonl     Optuna's own journal
+        lock             held by the one coordinator
+        trials/0007/     the trial's working folder (checkpoints)
+        trials/0007.log  what it printed
+        promotions/0001/ a full run
+        tracking/        how far each tracker has come
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from hpo.errors import UserError, did_you_mean
+from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measurement, Progressed, Started, Value
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """Every path of one study."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "study.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    @property
+    def optuna(self) -> Path:
+        return self.root / "optuna.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def promotions(self) -> Path:
+        return self.root / "promotions"
+
+    @property
+    def tracking(self) -> Path:
+        return self.root / "tracking"
+
+    @property
+    def server_log(self) -> Path:
+        return self.root / "launch.log"
+
+    def trial(self, number: int) -> Path:
+        return self.root / "trials" / f"{number:04d}"
+
+    def trial_log(self, number: int) -> Path:
+        return self.root / "trials" / f"{number:04d}.log"
+
+    def promotion(self, number: int) -> Path:
+        return self.promotions / f"{number:04d}"
+
+    @property
+    def exists(self) -> bool:
+        return self.record.is_file()
+
+
+def study_names(studies: Path) -> list[str]:
+    """Names of the studies in a folder, sorted."""
+    if not studies.is_dir():
+        return []
+    return sorted(path.parent.name for path in studies.glob("*/study.json"))
+
+
+def find_study(studies: Path, name: str) -> StudyFolder:
+    """The folder of an existing study.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    folder = StudyFolder(studies / name)
+    if not folder.exists:
+        names = study_names(studies)
+        hint = did_you_mean(name, names) or " `hpo list` shows what is there."
+        raise UserError(f"no study {name!r} in {studies}.{hint}")
+    return folder
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(folder: StudyFolder) -> Iterator[None]:
+    """Hold a study: one coordinator at a time. The kernel releases the lock with the process, however it dies.
+
+    Raises:
+        UserError: another process holds it; the message names it.
+    """
+    with folder.lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(f"study {folder.name!r} is being run by {holder}. Wait for it, or stop it first.") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def is_locked(folder: StudyFolder) -> bool:
+    """Whether a living coordinator holds the study."""
+    if not folder.lock.exists():
+        return False
+    with folder.lock.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def delete_study(folder: StudyFolder) -> None:
+    """Remove a study's folder. The caller holds its lock."""
+    # The record goes first: a half-deleted folder is then no study, rather than a broken one.
+    folder.record.unlink(missing_ok=True)
+    shutil.rmtree(folder.root)
+
+
+# -- lines ----------------------------------------------------------------------------------------------
+
+
+def _number(value: float) -> float | str:
+    """JSON has no NaN; a journal that other tools read keeps to JSON."""
+    return value if math.isfinite(value) else str(value)
+
+
+def encode(event: Event, at: float) -> str:
+    """One event as a line. `at` is seconds since the epoch."""
+    line: dict[str, Any]
+    match event:
+        case Started(assignment, slot, resumed):
+            line = {"event": "started", "trial": assignment.number, "slot": slot, "resumed": resumed}
+            if not resumed:
+                line |= {
+                    "parameters": dict(assignment.parameters),
+                    "settings": dict(assignment.settings),
+                    "seed": assignment.seed,
+                    "rungs": [rung if isinstance(rung, int) else str(rung) for rung in assignment.rungs],
+                    "protected": assignment.protected,
+                }
+        case Progressed(number, measurement, seconds):
+            metrics = {name: _number(value) for name, value in measurement.metrics.items()}
+            line = {
+                "event": "measured",
+                "trial": number,
+                "progress": measurement.progress,
+                "metrics": metrics,
+                "seconds": round(seconds, 4),
+            }
+        case Ended(number, outcome, seconds, value):
+            line = {"event": "ended", "trial": number, "ending": outcome.ending.value, "reason": outcome.reason}
+            line |= {"seconds": round(seconds, 4), "value": None if value is None else _number(value)}
+        case Interrupted(number, seconds):
+            line = {"event": "interrupted", "trial": number, "seconds": round(seconds, 4)}
+    return json.dumps({"at": round(at, 3), **line}, allow_nan=False)
+
+
+class Journal:
+    """Appends events, each on disk when `append` returns. One writer: hold the study's lock."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        mend(path)
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, event: Event) -> None:
+        self._file.write(encode(event, self._clock()).encode() + b"\n")
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def mend(path: Path) -> None:
+    """Cut a line that a power cut or a full disk left unfinished, so that the next one starts on its own."""
+    path.touch()
+    with path.open("r+b") as file:
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Whole lines from byte `start` on, each with the byte after it. An unfinished last line is left alone."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                return
+            start += len(raw)
+            yield start, json.loads(raw)
+
+
+# -- what the record says -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class TrialRecord:
+    """One trial as the journal tells it. `ending` is None while it runs or waits to be resumed."""
+
+    number: int
+    parameters: dict[str, Value]
+    settings: dict[str, object]
+    seed: int
+    rungs: tuple[str | int, ...]
+    protected: bool
+    started_at: float
+    slot: int
+    attempts: int = 1
+    measurements: list[Measurement] = field(default_factory=list)
+    measured_at: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    ending: Ending | None = None
+    ended_at: float | None = None
+    reason: str = ""
+    value: float | None = None
+    interrupted: bool = False
+
+    @property
+    def progress(self) -> int:
+        return self.measurements[-1].progress if self.measurements else 0
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return self.measurements[-1].metrics if self.measurements else {}
+
+    @property
+    def state(self) -> str:
+        if self.ending is not None:
+            return self.ending.value
+        return "interrupted" if self.interrupted else "running"
+
+
+class History:
+    """The trials of a study, folded from its journal."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, TrialRecord] = {}
+        self.offset = 0
+
+    @classmethod
+    def read(cls, path: Path) -> History:
+        history = cls()
+        for offset, line in lines(path):
+            history.add(line)
+            history.offset = offset
+        return history
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        number = line["trial"]
+        match line["event"]:
+            case "started" if number in self.trials:
+                trial = self.trials[number]
+                trial.attempts += 1
+                trial.slot, trial.interrupted = line["slot"], False
+            case "started":
+                self.trials[number] = TrialRecord(
+                    number=number,
+                    parameters=line["parameters"],
+                    settings=line["settings"],
+                    seed=line["seed"],
+                    rungs=tuple(line["rungs"]),
+                    protected=line["protected"],
+                    started_at=line["at"],
+                    slot=line["slot"],
+                )
+            case "measured":
+                trial = self.trials[number]
+                metrics = {name: float(value) for name, value in line["metrics"].items()}
+                trial.measurements.append(Measurement(line["progress"], metrics))
+                trial.measured_at.append(line["at"])
+                trial.seconds = line["seconds"]
+            case "ended":
+                trial = self.trials[number]
+                trial.ending = Ending(line["ending"])
+                trial.reason, trial.ended_at, trial.seconds = line["reason"], line["at"], line["seconds"]
+                trial.value = None if line["value"] is None else float(line["value"])
+            case "interrupted":
+                trial = self.trials[number]
+                trial.interrupted, trial.seconds = True, line["seconds"]
+
+    @property
+    def ended(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials.values() if trial.ending is not None]
+
+    @property
+    def unfinished(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials.values() if trial.ending is None]
+
+    def assignment(self, number: int) -> Assignment:
+        """A recorded trial as the assignment it was, to be run again from its checkpoint."""
+        from fractions import Fraction
+
+        trial = self.trials[number]
+        rungs = tuple(rung if isinstance(rung, int) else Fraction(rung) for rung in trial.rungs)
+        return Assignment(number, trial.parameters, trial.settings, trial.seed, rungs, trial.protected)

@@ -1,0 +1,92 @@
+"""Where trials run. A launcher starts jobs in slots and passes on what they say; it decides nothing.
+
+Every launcher keeps this contract (tests/hpo/test_launch.py holds each of them to it): a job's measurements
+arrive in order, each waits for its answer, and exactly one `Finished` ends the job, however it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hpo.trials import Measurement, Outcome, Rung
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a slot is given: a trial to run in a folder."""
+
+    number: int
+    settings: Mapping[str, object]
+    seed: int
+    rungs: tuple[Rung, ...]
+    directory: Path
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A job measured and waits to hear whether it goes on.
+
+    Attributes:
+        seconds: time spent inside the trial function so far.
+        final: the job has its full length behind it; only what follows its last measurement is left.
+    """
+
+    number: int
+    measurement: Measurement
+    seconds: float
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job's process has ended and its slot is free. A job that was told to stop finishes as complete."""
+
+    number: int
+    outcome: Outcome
+    seconds: float
+
+
+class Launcher(Protocol):
+    """Runs jobs in a fixed number of slots."""
+
+    @property
+    def slots(self) -> int: ...
+
+    @property
+    def free(self) -> list[int]:
+        """Slots without a job, lowest first."""
+        ...
+
+    def start(self, job: Job, slot: int) -> None:
+        """Begin a job in a free slot; returns as soon as it runs."""
+        ...
+
+    def wait(self, timeout: float | None) -> Iterator[Report | Finished]:
+        """What has happened, waiting up to `timeout` seconds for the first."""
+        ...
+
+    def answer(self, number: int, *, go_on: bool) -> None:
+        """Tell a job that has reported whether it goes on; a job that does not closes and finishes."""
+        ...
+
+    def call(self, companion: str, settings: Mapping[str, object], log: Path, **arguments: Any) -> Any:
+        """Run one of the objective's companion functions to its end and give back what it returned.
+
+        Raises:
+            HpoError: it raised; the message is its own where it was meant for people.
+        """
+        ...
+
+    def kill(self) -> None:
+        """End every job at once."""
+        ...
+
+    def close(self) -> None:
+        """Kill what still runs and give everything back."""
+        ...
+
+

@@ -1,0 +1,264 @@
+"""Local slots: one fresh process a job, forked from a server that has imported everything already.
+
+Knows processes, sockets and slots; nothing of Optuna or the journal.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import HpoError
+from hpo.launch import Finished, Job, Report
+from hpo.trials import Ending, Measurement, Outcome
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
+)  # fmt: skip
+
+
+class Processes:
+    """Jobs in processes of this machine.
+
+    Args:
+        objective: import path.
+        folder: what the path is relative to.
+        slots: how many jobs run at once.
+        threads: CPU threads each job may use.
+        gpus: identifiers for CUDA_VISIBLE_DEVICES; slots are dealt over them in turn. Empty for CPU.
+        log: where the server's own output goes.
+
+    The server begins to import as soon as this is made; `ready` waits for it.
+    """
+
+    def __init__(
+        self, objective: str, folder: Path, *, slots: int, threads: int, gpus: Sequence[str], log: Path
+    ) -> None:
+        self._slots = slots
+        self._gpus = tuple(gpus)
+        self._jobs: dict[int, _Running] = {}
+        self._pids: dict[int, int] = {}
+        self._lines: collections.deque[dict[str, Any]] = collections.deque()
+        self._buffer = b""
+        self._ready = False
+        self._log = log
+        ours, theirs = socket.socketpair()
+        environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+        with log.open("ab") as output:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "hpo.launch.server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+        # Our copy of its end must go: else its death would never show as the end of the stream.
+        theirs.close()
+        self._control = ours
+        self._control.sendall(json.dumps({"objective": objective, "folder": str(folder.resolve())}).encode() + b"\n")
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._control, selectors.EVENT_READ, None)
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
+    def free(self) -> list[int]:
+        taken = {running.slot for running in self._jobs.values()}
+        return [slot for slot in range(self._slots) if slot not in taken]
+
+    def ready(self) -> None:
+        """Wait until the server has imported everything.
+
+        Raises:
+            HpoError: it could not; the message says why.
+        """
+        if not self._ready:
+            message = self._next_line(("ready", "refused"))
+            if "refused" in message:
+                raise HpoError(message["refused"])
+            self._ready = True
+
+    def start(self, job: Job, slot: int) -> None:
+        environment: dict[str, str] = {}
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        task = {
+            "settings": dict(job.settings),
+            "seed": job.seed,
+            "rungs": [rung if isinstance(rung, int) else str(rung) for rung in job.rungs],
+            "directory": str(job.directory.resolve()),
+            "environment": environment,
+        }
+        pid, connection = self._fork(task, job.log)
+        connection.setblocking(False)
+        self._jobs[pid] = _Running(job.number, slot, pid, connection)
+        self._pids[job.number] = pid
+        self._selector.register(connection, selectors.EVENT_READ, pid)
+
+    def wait(self, timeout: float | None) -> Iterator[Report | Finished]:
+        ready = [] if self._lines else self._selector.select(timeout)
+        # Measurements first: a job waits for each answer, an exit waits for nobody.
+        for key, _ in ready:
+            if key.data is not None and (running := self._jobs.get(key.data)) is not None:
+                yield from self._read(running)
+        # Asked anew: while its measurements were looked at, a start may have read the server's lines.
+        if select.select([self._control], [], [], 0)[0]:
+            self._read_control()
+        yield from self._exits()
+
+    def answer(self, number: int, *, go_on: bool) -> None:
+        running = self._jobs[self._pids[number]]
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            running.connection.sendall(b"go\n" if go_on else b"stop\n")
+
+    def call(self, companion: str, settings: Mapping[str, object], log: Path, **arguments: Any) -> Any:
+        task = {
+            "call": companion,
+            "settings": dict(settings),
+            "arguments": {name: str(value) for name, value in arguments.items()},
+            "environment": {"CUDA_VISIBLE_DEVICES": self._gpus[0]} if self._gpus else {},
+        }
+        pid, connection = self._fork(task, log)
+        try:
+            with connection, connection.makefile("r", encoding="utf-8") as reader:
+                answer = reader.readline()
+        except BaseException:
+            _kill(pid)
+            raise
+        exited = self._next_line(("exited",), pid)
+        if not answer:
+            raise HpoError(f"{companion} ended without a result ({_signal_name(exited['status'])}); see {log}.")
+        message = json.loads(answer)
+        if "refused" in message:
+            raise HpoError(message["refused"])
+        return message["result"]
+
+    def kill(self) -> None:
+        for pid in self._jobs:
+            _kill(pid)
+
+    def close(self) -> None:
+        self.kill()
+        self._control.close()
+        self._selector.close()
+        for running in self._jobs.values():
+            running.connection.close()
+        try:
+            self._server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+
+    # -- the server -------------------------------------------------------------------------------------
+
+    def _fork(self, task: Mapping[str, Any], log: Path) -> tuple[int, socket.socket]:
+        self.ready()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ours, theirs = socket.socketpair()
+        with theirs, log.open("ab") as output:
+            data = json.dumps(task).encode() + b"\n"
+            sent = socket.send_fds(self._control, [data], [theirs.fileno(), output.fileno()])
+            self._control.sendall(data[sent:])
+            return self._next_line(("forked",))["forked"], ours
+
+    def _next_line(self, kinds: tuple[str, ...], pid: int | None = None) -> dict[str, Any]:
+        """The server's next line of one of these kinds (about this process); others are kept for later."""
+        seen = 0
+        while True:
+            for index in range(seen, len(self._lines)):
+                line = self._lines[index]
+                kind = next(iter(line))
+                if kind in kinds and (pid is None or line[kind] == pid):
+                    del self._lines[index]
+                    return line
+            seen = len(self._lines)
+            self._read_control()
+
+    def _read_control(self) -> None:
+        data = self._control.recv(1 << 16)
+        if not data:
+            raise HpoError(f"the process that starts trials has died; see {self._log}.")
+        *whole, self._buffer = (self._buffer + data).split(b"\n")
+        self._lines.extend(json.loads(line) for line in whole)
+
+    def _exits(self) -> Iterator[Report | Finished]:
+        while self._lines:
+            line = self._lines.popleft()
+            running = self._jobs.get(line["exited"])
+            if running is None:
+                continue
+            # All it ever said is in the socket by now.
+            yield from self._read(running)
+            del self._jobs[running.pid]
+            del self._pids[running.number]
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(running.connection)
+            running.connection.close()
+            outcome = running.outcome or _exit_outcome(line["status"])
+            yield Finished(running.number, outcome, running.seconds)
+
+    def _read(self, running: _Running) -> Iterator[Report]:
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while data := running.connection.recv(1 << 16):
+                *whole, running.buffer = (running.buffer + data).split(b"\n")
+                for line in whole:
+                    message = json.loads(line)
+                    running.seconds = message["seconds"]
+                    if "ending" in message:
+                        running.outcome = Outcome(Ending(message["ending"]), message["reason"])
+                    else:
+                        metrics = {name: float(value) for name, value in message["metrics"].items()}
+                        measurement = Measurement(message["progress"], metrics)
+                        yield Report(running.number, measurement, running.seconds, message["final"])
+            # The end of the stream: its exit is yet to come, and this must not wake us until then.
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(running.connection)
+
+
+class _Running:
+    """One job's process as this side knows it."""
+
+    def __init__(self, number: int, slot: int, pid: int, connection: socket.socket) -> None:
+        self.number = number
+        self.slot = slot
+        self.pid = pid
+        self.connection = connection
+        self.buffer = b""
+        self.seconds = 0.0
+        self.outcome: Outcome | None = None
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _signal_name(status: int) -> str:
+    if status >= 0:
+        return f"exit code {status}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-status).name}"
+    return f"killed by signal {-status}"
+
+
+def _exit_outcome(status: int) -> Outcome:
+    """The ending of a process that did not say one itself."""
+    if status < 0:
+        hint = "; the system may have run out of memory" if -status == signal.SIGKILL else ""
+        return Outcome(Ending.KILLED, _signal_name(status) + hint)
+    return Outcome(Ending.FAILED, f"its process ended by itself with exit code {status}")

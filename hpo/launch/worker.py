@@ -1,0 +1,148 @@
+"""What happens inside a slot: drive one trial function and speak with the coordinator about it.
+
+One line of JSON each way: the worker sends a measurement and waits for "go" or "stop". Knows nothing of
+Optuna, the study or how it was started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import HpoError
+from hpo.objective import Objective
+from hpo.schema import Invalid
+from hpo.trials import Ending, Measured, Measurement, Outcome, Rung, rung_tokens
+
+
+class Stopwatch:
+    """Adds up the time between `start` and `stop`, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+
+class Channel:
+    """Lines of JSON over a connected socket, blocking."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._reader = connection.makefile("r", encoding="utf-8")
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> str:
+        """The next line, empty where the coordinator is gone."""
+        return self._reader.readline().strip()
+
+
+def checked(measured: Measured) -> Measurement:
+    """A yielded measurement as plain numbers.
+
+    Raises:
+        TypeError: it is no measurement; the message says what one is.
+    """
+    progress, metrics = getattr(measured, "progress", None), getattr(measured, "metrics", None)
+    if isinstance(progress, bool) or not isinstance(progress, int) or not isinstance(metrics, Mapping):
+        raise TypeError(
+            "a trial function yields measurements with `progress` (tokens or examples, a whole number) and "
+            f"`metrics` (names to numbers), such as hpo.trials.Measurement; got {measured!r}"
+        )
+    return Measurement(progress, {str(name): float(value) for name, value in metrics.items()})
+
+
+def failure(error: BaseException) -> Outcome:
+    """The named ending of an exception raised by a trial."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    # By name, because this package must not import torch to know torch.OutOfMemoryError.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Outcome(Ending.OUT_OF_MEMORY, first_line or type(error).__name__)
+    if isinstance(error, FloatingPointError):
+        return Outcome(Ending.DIVERGED, first_line)
+    if isinstance(error, Invalid | HpoError):
+        return Outcome(Ending.FAILED, str(error))
+    return Outcome(Ending.FAILED, f"{type(error).__name__}: {first_line}")
+
+
+def parse_rungs(rungs: list[int | str]) -> tuple[Rung, ...]:
+    return tuple(rung if isinstance(rung, int) else Fraction(rung) for rung in rungs)
+
+
+def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -> None:
+    """Drive one trial to its end, its stop or its failure, and say which."""
+    watch = Stopwatch()
+    outcome = Outcome(Ending.COMPLETE)
+    directory = Path(task["directory"])
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with watch:
+            config = objective.config(task["settings"])
+            length = objective.length(config)
+            rungs = rung_tokens(parse_rungs(task["rungs"]), length)
+            trial = objective.train(config, seed=task["seed"], rungs=rungs, directory=directory)
+        last = -1
+        with contextlib.closing(trial):
+            while True:
+                with watch:
+                    measured = next(trial, None)
+                if measured is None:
+                    break
+                measurement = checked(measured)
+                if measurement.progress <= last:
+                    raise ValueError(f"progress went from {last:,} to {measurement.progress:,}; it must increase")
+                last = measurement.progress
+                metrics = {name: value if math.isfinite(value) else str(value) for name, value in measurement.metrics.items()}
+                final = length is not None and last >= length
+                channel.send({"progress": last, "metrics": metrics, "seconds": watch.seconds, "final": final})
+                if channel.receive() != "go":
+                    break
+            with watch:
+                trial.close()
+    except Exception as error:
+        traceback.print_exc()
+        outcome = failure(error)
+    channel.send({"ending": outcome.ending.value, "reason": outcome.reason, "seconds": watch.seconds})
+
+
+def run_call(objective: Objective, task: Mapping[str, Any], channel: Channel) -> None:
+    """Call one companion of the objective and send back what it returned."""
+    arguments = {name: Path(value) for name, value in task["arguments"].items()}
+    try:
+        result = objective.call(task["call"], task["settings"], **arguments)
+        channel.send({"result": result})
+    except (ValueError, OSError, Invalid, HpoError) as error:
+        # What a companion refuses, it refuses in words for people.
+        traceback.print_exc()
+        channel.send({"refused": str(error) if not isinstance(error, OSError) else f"{error.strerror or error}: {error.filename}"})
+    except Exception as error:
+        traceback.print_exc()
+        channel.send({"refused": f"{type(error).__name__}: {error}"})
+
+
+def run(objective: Objective, task: Mapping[str, Any], connection: socket.socket) -> None:
+    """The whole life of a worker process."""
+    os.environ.update(task["environment"])
+    channel = Channel(connection)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        (run_call if "call" in task else run_trial)(objective, task, channel)
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,89 @@
+"""Samplers by the name a sweep gives them: which Optuna class, with which of its options.
+
+Knows Optuna's samplers and nothing of studies. A sampler is made anew for each trial, with a seed that is a
+function of the study's seed and the trial's number: what is sampled next then depends on the recorded trials
+alone, and a study that was interrupted goes on as it would have gone on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import warnings
+import zlib
+from typing import Any
+
+import optuna
+
+from hpo.errors import UserError, did_you_mean
+from hpo.sweep import Strategy
+
+
+def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: bool) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial.
+
+    Args:
+        strategy: name and options from the sweep.
+        seed: the study's seed.
+        number: the trial's number.
+        conditional: whether the space has conditions (TPE then models each part of it on its own).
+
+    Raises:
+        UserError: the class cannot be imported or does not take these options.
+    """
+    # Mixed by a checksum: seeds of neighbouring trials must not be neighbours themselves.
+    own = zlib.crc32(f"{seed}/{number}".encode())
+    options = dict(strategy.options)
+    match strategy.name:
+        case "tpe":
+            if conditional:
+                options = {"multivariate": True, "group": True, **options}
+            return build(optuna.samplers.TPESampler, strategy, {"seed": own, **options})
+        case "gp":
+            return build(optuna.samplers.GPSampler, strategy, {"seed": own, **options})
+        case "cma-es":
+            return build(optuna.samplers.CmaEsSampler, strategy, {"seed": own, "warn_independent_sampling": False, **options})
+        case "qmc":
+            # One sequence for the whole study: the seed scrambles it, and the trial counts along it.
+            defaults = {"seed": seed, "scramble": True, "warn_independent_sampling": False}
+            return build(optuna.samplers.QMCSampler, strategy, {**defaults, **options})
+        case "random" | "grid":  # a grid's trials are known beforehand; nothing is left to sample
+            return build(optuna.samplers.RandomSampler, strategy, {"seed": own, **options})
+        case _:
+            cls = import_class(strategy.name, optuna.samplers.BaseSampler)
+            if "seed" in inspect.signature(cls).parameters:
+                options = {"seed": own, **options}
+            return build(cls, strategy, options)
+
+
+def import_class(name: str, base: type) -> Any:
+    """The class behind an import path "package.module:Class".
+
+    Raises:
+        UserError: it cannot be imported or is no `base`.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ImportError as error:
+        raise UserError(f"cannot import {module_name}: {error}.") from None
+    except AttributeError:
+        raise UserError(f"{module_name} has no class {attribute!r}.") from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{name} is no optuna {base.__name__}.")
+    return found
+
+
+def build(cls: Any, strategy: Strategy, options: dict[str, object]) -> Any:
+    """Construct an Optuna class; options it does not take, or refuses, are the user's mistake."""
+    known = [name for name in inspect.signature(cls).parameters if name != "self"]
+    for option in strategy.options:
+        if option not in known:
+            raise UserError(f"{strategy.name} has no option {option!r}.{did_you_mean(option, known)}")
+    with warnings.catch_warnings():
+        # Options that Optuna calls experimental are its notice to developers; the user has asked for them.
+        warnings.simplefilter("ignore")
+        try:
+            return cls(**options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{strategy.name}: {error}") from None

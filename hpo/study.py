@@ -1,0 +1,308 @@
+"""The study: the one room that talks to Optuna. Asks it for trials, tells it measurements and endings.
+
+Optuna's store is a journal file of its own with one writer, this process. The record in `hpo.journal` is
+always ahead of it or level; on opening, Optuna's is brought up to the record. Knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hpo import objective as objectives
+from hpo.errors import Mistake, SweepError, UserError
+from hpo.journal import History, StudyFolder, TrialRecord, lines, mend
+from hpo.objective import Plan
+from hpo.samplers import make_sampler
+from hpo.space import Choices, Dimension, IntRange, Parameter
+from hpo.stopping import make_rule
+from hpo.sweep import Sweep
+from hpo.trials import Assignment, Ending, Measured, Outcome, Value
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+_TOLD = {
+    Ending.COMPLETE: TrialState.COMPLETE,
+    Ending.STOPPED: TrialState.PRUNED,
+    # A diverged configuration is a bad one, and the sampler should learn that: pruned without a value ranks
+    # below every trial that has one. What failed or was killed says nothing of its configuration.
+    Ending.DIVERGED: TrialState.PRUNED,
+    Ending.OUT_OF_MEMORY: TrialState.FAIL,
+    Ending.KILLED: TrialState.FAIL,
+    Ending.FAILED: TrialState.FAIL,
+}
+
+
+def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> Plan:
+    """A sweep checked as a whole: its shape, its settings and its strategies.
+
+    Raises:
+        SweepError: every mistake, in the order of its lines.
+        UserError: an override is malformed.
+    """
+    drafted, sweep, mistakes = objectives.draft(text, path, assignments, name)
+    mistakes += _check_strategies(sweep)
+    if drafted is None or mistakes:
+        raise SweepError(objectives.by_line(mistakes))
+    return drafted
+
+
+def _check_strategies(sweep: Sweep) -> list[Mistake]:
+    mistakes: list[Mistake] = []
+    search = sweep.search
+    try:
+        make_sampler(search.sampler, seed=0, number=0, conditional=sweep.space.conditional)
+    except UserError as error:
+        mistakes.append(Mistake(sweep.place("search", "sampler"), f"search.sampler: {error}"))
+    try:
+        make_rule(search.pruner, sweep.metric.direction, 1)
+    except UserError as error:
+        mistakes.append(Mistake(sweep.place("search", "pruner"), f"search.pruner: {error}"))
+    return mistakes
+
+
+class _Backend(BaseJournalBackend):
+    """Optuna's journal in a file with one writer: no lock, no fsync.
+
+    Both would be paid several times on every free slot. The study's own lock keeps other writers out, and
+    what a power cut takes from this file is brought back from our record, which is synced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        mend(path)
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        for _, line in itertools.islice(lines(self._path), log_number_from, None):
+            yield line
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a trial at a measurement: it goes on where `outcome` is None."""
+
+    outcome: Outcome | None = None
+
+
+GO_ON = Decision()
+
+
+class Study:
+    """A search in progress.
+
+    Args:
+        plan: the checked sweep.
+        folder: the study's folder; the caller holds its lock.
+        history: what its journal says so far.
+        first_rung: progress of the first rung in tokens.
+    """
+
+    def __init__(self, plan: Plan, folder: StudyFolder, history: History, first_rung: int) -> None:
+        self._plan = plan
+        self._metric = plan.sweep.metric
+        self._rule, pruner = make_rule(plan.sweep.search.pruner, self._metric.direction, first_rung)
+        self._live: dict[int, Trial] = {}
+        self._curves: dict[int, list[Measured]] = {}
+        with _quiet():
+            self._study = optuna.create_study(
+                storage=JournalStorage(_Backend(folder.optuna)),
+                study_name=folder.name,
+                direction=self._metric.direction.value,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            self._reconcile(history)
+        self._orphans = self._unrecorded(history)
+        self._asked = len(history.trials)
+        grid = plan.space.grid() if plan.sweep.search.sampler.name == "grid" else None
+        self._grid = None if grid is None else [values for values in grid if values not in plan.known]
+
+    @property
+    def size(self) -> float:
+        """Trials there are to run at most: a grid ends, everything else does not."""
+        return math.inf if self._grid is None else len(self._plan.known) + len(self._grid)
+
+    def ask(self) -> Assignment:
+        """The next trial: the baseline, the known configurations, then what the sampler suggests."""
+        number = self._asked
+        search = self._plan.sweep.search
+        conditional = self._plan.space.conditional
+        with _quiet():
+            self._study.sampler = make_sampler(search.sampler, seed=search.seed, number=number, conditional=conditional)
+            if self._orphans:
+                trial = self._orphans.pop(0)
+            else:
+                if (known := self._known(number)) is not None:
+                    self._study.enqueue_trial(dict(known))
+                trial = self._study.ask()
+            assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
+            parameters = self._plan.space.fill(lambda parameter: _suggest(trial, parameter))
+        self._asked += 1
+        self._live[number] = trial
+        self._curves[number] = []
+        return Assignment(
+            number=number,
+            parameters=parameters,
+            settings=self._plan.settings(parameters),
+            seed=search.seed,
+            rungs=self._plan.rungs,
+            protected=number == 0,
+        )
+
+    def _known(self, number: int) -> Mapping[str, Value] | None:
+        known = self._plan.known
+        if number < len(known):
+            return known[number]
+        return None if self._grid is None else self._grid[number - len(known)]
+
+    def report(self, assignment: Assignment, measurement: Measured, *, final: bool = False) -> Decision:
+        """Tell one measurement, and decide whether the trial goes on.
+
+        A resumed trial measures again where its checkpoint was taken: it is judged once more, because its
+        coordinator may have died before it answered, and reported only once. A `final` measurement is never a
+        reason to stop: the trial has been trained in full, and counts as complete.
+        """
+        name = self._metric.name
+        if name not in measurement.metrics:
+            got = ", ".join(sorted(measurement.metrics)) or "nothing"
+            return Decision(Outcome(Ending.FAILED, f"the objective measured {got}, not the metric {name}"))
+        value = measurement.metrics[name]
+        curve = self._curves[assignment.number]
+        again = bool(curve) and measurement.progress <= curve[-1].progress
+        if not again:
+            curve.append(measurement)
+        if not math.isfinite(value):
+            return Decision(Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}"))
+        trial = self._live[assignment.number]
+        with _quiet():
+            if not again:
+                trial.report(value, step=measurement.progress)
+            # The rule hears of protected trials too: others are compared with them.
+            reason = self._rule.reason_to_stop(trial, measurement.progress, value)
+        if reason is None or assignment.protected or final:
+            return GO_ON
+        return Decision(Outcome(Ending.STOPPED, reason))
+
+    def value(self, number: int) -> float | None:
+        """The trial's value from its measurements so far."""
+        return self._metric.of_curve(self._curves[number])
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Tell how a trial ended."""
+        state = _TOLD[outcome.ending]
+        value = self.value(number) if state is TrialState.COMPLETE else None
+        with _quiet():
+            self._study.tell(self._live.pop(number), value, state=state)
+        del self._curves[number]
+
+    # -- bringing Optuna's store up to the record -------------------------------------------------------
+
+    def _reconcile(self, history: History) -> None:
+        """Add, report and tell what the record has and Optuna's store lacks."""
+        stored = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
+        for number in sorted(history.trials):
+            record = history.trials[number]
+            if number not in stored:
+                self._study.add_trial(self._frozen(record))
+                stored[number] = self._study.get_trials(deepcopy=False)[number]
+            frozen = stored[number]
+            trial = None if frozen.state.is_finished() else Trial(self._study, frozen._trial_id)
+            self._replay(record, trial, frozen)
+
+    def _replay(self, record: TrialRecord, trial: Trial | None, frozen: FrozenTrial) -> None:
+        name = self._metric.name
+        for measurement in record.measurements:
+            value = measurement.metrics.get(name, math.nan)
+            if not math.isfinite(value):
+                continue
+            if trial is not None and measurement.progress not in frozen.intermediate_values:
+                trial.report(value, step=measurement.progress)
+            # A rule remembers who has reached which rung; it must not decide again.
+            self._rule.reason_to_stop(trial or _Finished(record.number), measurement.progress, value)  # type: ignore[arg-type]
+        if trial is None:
+            return
+        if record.ending is not None:
+            state = _TOLD[record.ending]
+            self._study.tell(trial, record.value if state is TrialState.COMPLETE else None, state=state)
+        else:
+            self._live[record.number] = trial
+            self._curves[record.number] = list(record.measurements)
+
+    def _frozen(self, record: TrialRecord) -> FrozenTrial:
+        """A recorded trial as Optuna's, still running; its measurements and ending are told afterwards."""
+        dimensions = {parameter.name: parameter.dimension for parameter in self._plan.space.parameters}
+        parameters = {name: value for name, value in record.parameters.items() if name in dimensions}
+        return optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=parameters,
+            distributions={name: _distribution(dimensions[name]) for name in parameters},
+        )
+
+    def _unrecorded(self, history: History) -> list[Trial]:
+        """Trials Optuna has begun and the record never heard of: the next asks take them up."""
+        frozen = [t for t in self._study.get_trials(deepcopy=False) if t.number not in history.trials]
+        orphans: list[Trial] = []
+        for trial in frozen:
+            if trial.state is TrialState.WAITING:
+                self._study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
+            orphans.append(Trial(self._study, trial._trial_id))
+        return orphans
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """Stands for a trial that Optuna has finished with, where only its number is of interest."""
+
+    number: int
+
+    def should_prune(self) -> bool:
+        return False
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution(dimension.values)
+    if isinstance(dimension, IntRange):
+        return IntDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+
+
+def _suggest(trial: Trial, parameter: Parameter) -> Value:
+    value: Value
+    match parameter.dimension:
+        case Choices(values):
+            value = trial.suggest_categorical(parameter.name, values)
+        case IntRange(low, high, log, step):
+            value = trial.suggest_int(parameter.name, low, high, log=log, step=step)
+        case dimension:
+            value = trial.suggest_float(
+                parameter.name, dimension.low, dimension.high, log=dimension.log, step=dimension.step
+            )
+    return value
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna's notices on experimental features and step ranges are not for the user of a sweep."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+

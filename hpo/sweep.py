@@ -1,0 +1,497 @@
+"""Read a sweep file: YAML 1.2 with line numbers in, one frozen `Sweep` and every mistake out.
+
+What can be told without knowing the objective is told here: shapes, names of sections, ranges, strategies.
+Whether a searched or fixed setting exists and may take its values is the objective's to say
+(`hpo.objective.check`). No Python object is ever constructed from YAML.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from hpo.errors import Mistake, SweepError, UserError, did_you_mean
+from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space, ordered
+from hpo.trials import Direction, Metric, Rung, Value
+
+SAMPLERS = ("tpe", "gp", "cma-es", "qmc", "random", "grid")
+PRUNERS = ("median", "percentile", "successive halving", "hyperband", "patient", "wilcoxon", "threshold", "none")
+SECTIONS = ("objective", "metric", "space", "fixed", "baseline", "start_with", "search", "launch", "track", "promote")
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A sampler or a pruner: one of ours by name, or the import path of any Optuna class, with its options."""
+
+    name: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def imported(self) -> bool:
+        return ":" in self.name
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name} ({options})" if options else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How to search. `trials` counts every trial that ended, the baseline included."""
+
+    trials: int = 20
+    sampler: Strategy = Strategy("tpe")
+    pruner: Strategy = Strategy("successive halving")
+    time_limit_seconds: float | None = None
+    seed: int = 0
+    rungs: tuple[Rung, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Where trials run. `auto` slots: one a GPU, else one for each `threads` CPU cores."""
+
+    slots: int | Literal["auto"] = "auto"
+    trials_per_gpu: int = 1
+    threads: int | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowSettings:
+    """Where runs go: None means MLFLOW_TRACKING_URI, else the store beside the studies."""
+
+    tracking_uri: str | None = None
+    experiment: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One sweep file, parsed. `places` says where each part stands, for messages."""
+
+    path: Path
+    objective: str
+    metric: Metric
+    space: Space
+    fixed: Mapping[str, object]
+    baseline: Mapping[str, Value]
+    start_with: tuple[Mapping[str, Value], ...]
+    search: Search
+    launch: Launch
+    mlflow: MlflowSettings | None
+    promote: Mapping[str, object]
+    places: Mapping[Path_, str]
+
+    def place(self, *path: str | int) -> str:
+        """`file:line` of a part, or of the nearest part around it."""
+        for depth in range(len(path), -1, -1):
+            if path[:depth] in self.places:
+                return self.places[path[:depth]]
+        return str(self.path)
+
+
+def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """Plain values of a YAML 1.2 document and where each stands (`name:line`).
+
+    Raises:
+        SweepError: the text is no YAML mapping; the mistake has its line.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    places: dict[Path_, str] = {}
+
+    def plain(node: Any, path: Path_, line: int) -> Any:
+        places[path] = f"{name}:{line}"
+        if isinstance(node, TaggedScalar) or getattr(getattr(node, "tag", None), "value", None):
+            raise SweepError([Mistake(places[path], f"YAML tag {node.tag.value}: tags are not allowed here.")])
+        if isinstance(node, CommentedMap):
+            return {
+                _scalar(key): plain(value, (*path, _scalar(key)), node.lc.key(key)[0] + 1) for key, value in node.items()
+            }
+        if isinstance(node, CommentedSeq):
+            return [plain(value, (*path, index), node.lc.item(index)[0] + 1) for index, value in enumerate(node)]
+        return _scalar(node)
+
+    reader = YAML(typ="rt")
+    reader.allow_duplicate_keys = False
+    try:
+        tree = reader.load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = (error.problem or "not valid YAML").strip().split("\n")[0]
+        raise SweepError([Mistake(f"{name}:{mark.line + 1 if mark else 1}", f"not valid YAML: {problem}.")]) from None
+    except YAMLError as error:
+        raise SweepError([Mistake(f"{name}:1", f"not valid YAML: {error}.")]) from None
+    if not isinstance(tree, CommentedMap):
+        got = "an empty file" if tree is None else f"a {type(tree).__name__}"
+        raise SweepError([Mistake(f"{name}:1", f"a sweep is a mapping with the keys {', '.join(SECTIONS)}; got {got}.")])
+    return plain(tree, (), 1), places
+
+
+def _scalar(node: Any) -> Any:
+    """ruamel keeps formatting in subclasses of int, float and str; give back the plain value."""
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def override(tree: dict[str, Any], places: dict[Path_, str], assignments: Sequence[str]) -> None:
+    """Apply `--set key=value`: a path into the sweep ("search.trials"), else a fixed setting ("tokens").
+
+    Raises:
+        UserError: an assignment has no `=`, or its value is no YAML.
+    """
+    for text in assignments:
+        key, equals, written = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {text}: expected key=value, for example --set tokens=100000.")
+        value, _ = load_yaml(f"value: {written}", f"--set {key}")
+        head, _, rest = key.partition(".")
+        # Names of settings have dots themselves, so one section and the whole rest are the two steps.
+        path: tuple[str, ...] = ("fixed", key)
+        if head in SECTIONS:
+            path = (head, rest) if rest else (head,)
+            if head in ("search", "launch", "metric", "track") and rest:
+                path = (head, *rest.split("."))
+        branch: Any = tree
+        for step in path[:-1]:
+            if not isinstance(branch.get(step), dict):
+                branch[step] = {}
+            branch = branch[step]
+        if path[0] == "fixed":
+            _drop(tree.get("fixed"), key)
+        branch[path[-1]] = value["value"]
+        places[path] = f"--set {key}"
+
+
+def _drop(tree: Any, name: str) -> None:
+    """Remove a dotted setting however it was nested, so that an override replaces it."""
+    if not isinstance(tree, dict):
+        return
+    for key in list(tree):
+        if key == name:
+            del tree[key]
+        elif name.startswith(f"{key}."):
+            _drop(tree[key], name[len(key) + 1 :])
+
+
+def parse(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> tuple[Sweep, list[Mistake]]:
+    """One sweep and its mistakes. Parts with mistakes are left at their defaults, so that the rest is checked too.
+
+    Args:
+        text: the file's content.
+        path: where it lies; the paths in it are relative to its folder.
+        assignments: `--set` overrides, applied before anything is read.
+        name: what messages call the file; `path` if not given.
+
+    Raises:
+        SweepError: it is no YAML mapping at all.
+        UserError: an override is malformed.
+    """
+    tree, places = load_yaml(text, name or str(path))
+    override(tree, places, assignments)
+    reader = _Reader(tree, places, name or str(path))
+    return reader.sweep(path), reader.mistakes
+
+
+class _Reader:
+    """Reads the sections one by one and collects what is wrong."""
+
+    def __init__(self, tree: dict[str, Any], places: dict[Path_, str], name: str) -> None:
+        self.tree = tree
+        self.places = places
+        self.name = name
+        self.mistakes: list[Mistake] = []
+
+    def wrong(self, path: Path_, rule: str) -> None:
+        place = next((self.places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.places), self.name)
+        dotted = ".".join(str(part) for part in path)
+        self.mistakes.append(Mistake(place, f"{dotted}: {rule}" if dotted else rule))
+
+    def sweep(self, path: Path) -> Sweep:
+        for key in self.tree:
+            if key not in SECTIONS:
+                self.wrong((key,), f"no such section.{did_you_mean(str(key), SECTIONS)}")
+        objective = self.tree.get("objective")
+        if not isinstance(objective, str) or ":" not in objective:
+            self.wrong(("objective",), f"requires an import path such as models.language_modelling:train, got {objective!r}.")
+            objective = ""
+        return Sweep(
+            path=path,
+            objective=objective,
+            metric=self.metric(),
+            space=self.space(),
+            fixed=self.mapping(("fixed",), self.tree.get("fixed")),
+            baseline=self.scalars(("baseline",), self.tree.get("baseline")),
+            start_with=self.start_with(),
+            search=self.search(),
+            launch=self.launch(),
+            mlflow=self.track(),
+            promote=self.mapping(("promote",), self.tree.get("promote")),
+            places=self.places,
+        )
+
+    # -- small shapes ---------------------------------------------------------------------------------
+
+    def mapping(self, path: Path_, node: Any) -> dict[str, Any]:
+        if node is None:
+            return {}
+        if not isinstance(node, dict):
+            self.wrong(path, f"requires a mapping of names to values, got {node!r}.")
+            return {}
+        for key in [key for key in node if not isinstance(key, str)]:
+            self.wrong((*path, key), f"requires a name, got {key!r}. Quote it if it is one.")
+        return {key: value for key, value in node.items() if isinstance(key, str)}
+
+    def scalars(self, path: Path_, node: Any) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        for key, value in self.mapping(path, node).items():
+            if isinstance(value, dict):
+                # baseline: {model: {dropout: 0.1}} is model.dropout, as everywhere else.
+                values |= {f"{key}.{inner}": item for inner, item in self.scalars((*path, key), value).items()}
+            elif isinstance(value, list):
+                self.wrong((*path, key), f"requires one value, got the list {value!r}.")
+            else:
+                values[key] = value
+        return values
+
+    def known(self, path: Path_, node: Any, keys: Sequence[str]) -> dict[str, Any]:
+        values = self.mapping(path, node)
+        for key in [key for key in values if key not in keys]:
+            self.wrong((*path, key), f"no such key.{did_you_mean(key, keys)}")
+            del values[key]
+        return values
+
+    def whole(self, path: Path_, values: Mapping[str, Any], key: str, default: Any, low: int, words: tuple[str, ...] = ()) -> Any:
+        """A whole number at least `low`, or one of `words`."""
+        value = values.get(key, default)
+        if value in words and isinstance(value, str):
+            return value
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            allowed = " or ".join((f"a whole number from {low}", *words))
+            self.wrong((*path, key), f"requires {allowed}, got {value!r}.")
+            return default
+        return value
+
+    # -- sections -------------------------------------------------------------------------------------
+
+    def metric(self) -> Metric:
+        node = self.tree.get("metric")
+        fallback = Metric("", Direction.MINIMIZE)
+        if node is None:
+            self.wrong(("metric",), "is required, for example {name: validation/loss, direction: minimize}.")
+            return fallback
+        values = self.known(("metric",), node, ("name", "direction", "at"))
+        name, direction, at = values.get("name"), values.get("direction"), values.get("at", "last")
+        if not isinstance(name, str) or not name:
+            self.wrong(("metric", "name"), f"requires the name of a metric the objective measures, got {name!r}.")
+            name = ""
+        if direction not in list(Direction):
+            self.wrong(("metric", "direction"), f"requires minimize or maximize, got {direction!r}.")
+            direction = Direction.MINIMIZE
+        if at not in ("last", "best"):
+            self.wrong(("metric", "at"), f"requires last or best (of a trial's measurements), got {at!r}.")
+            at = "last"
+        return Metric(name, Direction(direction), at)
+
+    def space(self) -> Space:
+        node = self.tree.get("space")
+        if not node:
+            self.wrong(("space",), "requires at least one searched setting, for example learning_rate: {low: 1e-4, high: 1e-2, log: true}.")
+        parameters = [p for p in self.parameters(("space",), node, "") if p is not None]
+        names = [parameter.name for parameter in parameters]
+        for name in {name for name in names if names.count(name) > 1}:
+            self.wrong(("space", name), "is searched twice, once dotted and once nested. Keep one.")
+        return self.conditions(parameters)
+
+    def parameters(self, path: Path_, node: Any, prefix: str) -> list[Parameter | None]:
+        found: list[Parameter | None] = []
+        for key, value in self.mapping(path, node).items():
+            name = f"{prefix}{key}"
+            nested = isinstance(value, dict) and not set(value) & {"low", "high", "choices", "log", "step", "when"}
+            if nested and value:
+                found += self.parameters((*path, key), value, f"{name}.")
+            else:
+                found.append(self.parameter((*path, key), name, value))
+        return found
+
+    def parameter(self, path: Path_, name: str, node: Any) -> Parameter | None:
+        if isinstance(node, list):
+            node = {"choices": node}
+        if not isinstance(node, dict) or not node:
+            self.wrong(path, f"requires a range {{low, high}} or a list of choices, got {node!r}. A value that does not vary belongs in `fixed`.")
+            return None
+        values = self.known(path, node, ("low", "high", "log", "step", "choices", "when"))
+        when: dict[str, tuple[Value, ...]] = {}
+        for other, allowed in self.mapping((*path, "when"), values.get("when")).items():
+            when[other] = tuple(allowed) if isinstance(allowed, list) else (allowed,)
+        dimension = self.choices(path, values) if "choices" in values else self.range(path, values)
+        return None if dimension is None else Parameter(name, dimension, when)
+
+    def choices(self, path: Path_, values: Mapping[str, Any]) -> Choices | None:
+        choices = values["choices"]
+        extra = [key for key in ("low", "high", "log", "step") if key in values]
+        if extra:
+            self.wrong((*path, extra[0]), "belongs to a range; this setting has choices.")
+        if not isinstance(choices, list) or not choices:
+            self.wrong(path, f"requires at least one choice, got {choices!r}.")
+            return None
+        for index, choice in enumerate(choices):
+            if isinstance(choice, dict | list):
+                self.wrong((*path, index), f"a choice is one value, got {choice!r}.")
+                return None
+            if any(type(choice) is type(other) and choice == other for other in choices[:index]):
+                self.wrong((*path, index), f"the choice {choice!r} is there twice.")
+                return None
+        return Choices(tuple(choices))
+
+    def range(self, path: Path_, values: Mapping[str, Any]) -> Dimension | None:
+        before = len(self.mistakes)
+        for key in ("low", "high"):
+            if key not in values:
+                self.wrong(path, f"a range requires `{key}`.")
+            elif isinstance(values[key], bool) or not isinstance(values[key], int | float):
+                self.wrong((*path, key), f"requires a number, got {values[key]!r}.")
+        log, step = values.get("log", False), values.get("step")
+        if not isinstance(log, bool):
+            self.wrong((*path, "log"), f"requires true or false, got {log!r}.")
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
+            self.wrong((*path, "step"), f"requires a number above 0, got {step!r}.")
+        if len(self.mistakes) > before:
+            return None
+        low, high = values["low"], values["high"]
+        if not low <= high:
+            self.wrong(path, f"requires low <= high, got low {low:g} and high {high:g}.")
+        if log and low <= 0:
+            self.wrong((*path, "low"), f"a log range requires low > 0, got {low:g}.")
+        if log and step is not None:
+            self.wrong((*path, "step"), "a log range cannot have a step; leave one out.")
+        if len(self.mistakes) > before:
+            return None
+        if all(isinstance(number, int) for number in (low, high, 1 if step is None else step)):
+            return IntRange(low, high, log, 1 if step is None else step)
+        return FloatRange(float(low), float(high), log, None if step is None else float(step))
+
+    def conditions(self, parameters: list[Parameter]) -> Space:
+        by_name = {parameter.name: parameter for parameter in parameters}
+        for parameter in parameters:
+            for other, allowed in parameter.when.items():
+                path = ("space", parameter.name, "when", other)
+                if other not in by_name:
+                    self.wrong(path, f"a condition names another searched setting; {other!r} is not searched.{did_you_mean(other, by_name)}")
+                    continue
+                for value in allowed:
+                    if not by_name[other].dimension.contains(value):
+                        self.wrong(path, f"{other} never is {value!r}: it is {by_name[other].dimension}.")
+        try:
+            return ordered(parameters)
+        except ValueError as error:
+            self.wrong(("space",), f"{error}.")
+            return Space()
+
+    def start_with(self) -> tuple[Mapping[str, Value], ...]:
+        node = self.tree.get("start_with")
+        if node is None:
+            return ()
+        if not isinstance(node, list):
+            self.wrong(("start_with",), f"requires a list of configurations, got {node!r}.")
+            return ()
+        return tuple(self.scalars(("start_with", index), item) for index, item in enumerate(node))
+
+    def search(self) -> Search:
+        path: Path_ = ("search",)
+        values = self.known(path, self.tree.get("search"), ("sampler", "pruner", "trials", "time_limit", "seed", "rungs"))
+        default = Search()
+        return Search(
+            trials=self.whole(path, values, "trials", default.trials, 1),
+            sampler=self.strategy((*path, "sampler"), values.get("sampler"), SAMPLERS, default.sampler),
+            pruner=self.strategy((*path, "pruner"), values.get("pruner"), PRUNERS, default.pruner),
+            time_limit_seconds=self.seconds((*path, "time_limit"), values.get("time_limit")),
+            seed=self.whole(path, values, "seed", default.seed, 0),
+            rungs=self.rungs((*path, "rungs"), values.get("rungs", ["1/9", "1/3", 1.0])),
+        )
+
+    def strategy(self, path: Path_, node: Any, known: Sequence[str], default: Strategy) -> Strategy:
+        if node is None:
+            return default
+        options: dict[str, Any] = {}
+        if isinstance(node, dict):
+            options = {key: value for key, value in node.items() if key != "name"}
+            node = node.get("name")
+        if not isinstance(node, str) or (node not in known and ":" not in node):
+            self.wrong(path, f"requires one of {', '.join(known)}, or an import path such as optuna.{path[-1]}s:ClassName; got {node!r}.{did_you_mean(str(node), known)}")
+            return default
+        return Strategy(node, options)
+
+    def seconds(self, path: Path_, node: Any) -> float | None:
+        if node is None:
+            return None
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*", str(node))
+        if isinstance(node, bool) or match is None or float(match[1]) <= 0:
+            self.wrong(path, f"requires a time such as 90s, 30m, 2h or 1d, got {node!r}.")
+            return None
+        return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+    def rungs(self, path: Path_, node: Any) -> tuple[Rung, ...]:
+        """Whole numbers are tokens; "1/9", 0.25 and 1.0 are shares of a trial's own length."""
+        if not isinstance(node, list):
+            self.wrong(path, f"requires a list such as [1/9, 1/3, 1.0] or [100000, 300000], got {node!r}.")
+            return ()
+        rungs: list[Rung] = []
+        for index, item in enumerate(node):
+            rung: Rung | None = None
+            if isinstance(item, int) and not isinstance(item, bool) and item > 1:
+                rung = item
+            elif isinstance(item, float | str) or item == 1:
+                try:
+                    rung = Fraction(str(item))
+                except (ValueError, ZeroDivisionError):
+                    rung = None
+                if rung is not None and not 0 < rung <= 1:
+                    rung = None
+            if rung is None:
+                self.wrong((*path, index), f"requires a number of tokens, or a share of the trial above 0 and up to 1 such as 1/9; got {item!r}.")
+            else:
+                rungs.append(rung)
+        kinds = {isinstance(rung, Fraction) for rung in rungs}
+        if len(kinds) > 1 and not all(rung == 1 for rung in rungs if isinstance(rung, Fraction)):
+            self.wrong(path, "requires all rungs in tokens or all as shares, got both.")
+        if any(one >= other for one, other in zip(rungs, rungs[1:], strict=False)) and len(kinds) == 1:
+            self.wrong(path, f"requires rungs in increasing order, got {node!r}.")
+        return tuple(rungs)
+
+    def launch(self) -> Launch:
+        path: Path_ = ("launch",)
+        values = self.known(path, self.tree.get("launch"), ("slots", "trials_per_gpu", "threads"))
+        return Launch(
+            slots=self.whole(path, values, "slots", "auto", 1, ("auto",)),
+            trials_per_gpu=self.whole(path, values, "trials_per_gpu", 1, 1),
+            threads=self.whole(path, values, "threads", "auto", 1, ("auto",)),
+        )
+
+    def track(self) -> MlflowSettings | None:
+        node = self.tree.get("track", {"mlflow": None})
+        if isinstance(node, list):
+            node = dict.fromkeys(node)
+        values = self.known(("track",), node, ("mlflow", "wandb"))
+        if "wandb" in values:
+            self.wrong(("track", "wandb"), "is not supported by this version. Use mlflow.")
+        if "mlflow" not in values or values["mlflow"] is False:
+            return None
+        path: Path_ = ("track", "mlflow")
+        given = values["mlflow"]
+        settings = self.known(path, {} if given is True else given, ("tracking_uri", "experiment"))
+        for key, value in settings.items():
+            if value is not None and (not isinstance(value, str) or not value):
+                self.wrong((*path, key), f"requires text, got {value!r}.")
+                return MlflowSettings()
+        return MlflowSettings(settings.get("tracking_uri"), settings.get("experiment"))

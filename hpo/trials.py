@@ -1,0 +1,193 @@
+"""The vocabulary of a search: what is assigned, what is measured, how a trial ends.
+
+Frozen values only. This module knows nothing of files, processes, Optuna or trackers; every other room
+speaks in these words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import Protocol, runtime_checkable
+
+Value = None | bool | int | float | str
+"""What a searched setting can be: a YAML scalar."""
+
+Rung = int | Fraction
+"""A progress at which every trial measures: tokens (int), or a share of the trial's own length (Fraction)."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What a trial function yields; any object with these two attributes will do."""
+
+    @property
+    def progress(self) -> int: ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One look at a trial while it trains.
+
+    Attributes:
+        progress: tokens (or examples) seen so far; strictly increasing within a trial. Never optimizer
+            steps: batch sizes differ between trials, tokens compare.
+        metrics: finite or not, by name; `/` groups names ("validation/loss").
+    """
+
+    progress: int
+    metrics: Mapping[str, float]
+
+
+class Ending(StrEnum):
+    """How a trial ended. `show`, the journal and the trackers use these very words."""
+
+    COMPLETE = "complete"  #: trained to its full length
+    STOPPED = "stopped"  #: ended early by the stopping rule (Optuna says pruned)
+    DIVERGED = "diverged"  #: the metric was NaN or infinite
+    OUT_OF_MEMORY = "out of memory"
+    KILLED = "killed"  #: its process was ended by a signal
+    FAILED = "failed"  #: the trial function raised
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the trial's last metric may be compared with others' (at equal progress)."""
+        return self in (Ending.COMPLETE, Ending.STOPPED)
+
+
+class Direction(StrEnum):
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` is strictly better than `other`. NaN is never better."""
+        return one < other if self is Direction.MINIMIZE else one > other
+
+    @property
+    def worst(self) -> float:
+        return math.inf if self is Direction.MINIMIZE else -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a study optimizes.
+
+    Attributes:
+        name: a metric the objective measures.
+        direction: minimize or maximize.
+        at: which measurement is the trial's value: the `last` one, or the `best` of its curve. Use `best`
+            only where the objective keeps the weights of its best measurement (early stopping).
+    """
+
+    name: str
+    direction: Direction
+    at: str = "last"
+
+    def of_curve(self, measurements: Sequence[Measured]) -> float | None:
+        """The trial's value from its measurements so far, or None where none holds a finite value."""
+        values = [m.metrics[self.name] for m in measurements if self.name in m.metrics]
+        if self.at == "last":
+            values = values[-1:]
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:
+            return None
+        return min(finite) if self.direction is Direction.MINIMIZE else max(finite)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What the study hands to a slot.
+
+    Attributes:
+        number: the trial's number in its study, from 0; Optuna's number too.
+        parameters: the sampled values, only of settings active in this trial, by dotted name.
+        settings: the whole configuration of the objective by dotted name: fixed and sampled.
+        seed: for weights, data order and dropout. The same for every trial of a study, so that trials
+            are compared on the same initial weights and the same order of data.
+        rungs: where the trial measures.
+        protected: never stopped early (the baseline).
+    """
+
+    number: int
+    parameters: Mapping[str, Value]
+    settings: Mapping[str, object]
+    seed: int
+    rungs: tuple[Rung, ...]
+    protected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended, and one line for people on why, where there is something to say."""
+
+    ending: Ending
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A slot began a trial. `resumed` says it had begun before."""
+
+    assignment: Assignment
+    slot: int
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A trial measured. `seconds` is the time it has trained so far, over all its attempts."""
+
+    number: int
+    measurement: Measurement
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A trial ended, its slot is free."""
+
+    number: int
+    outcome: Outcome
+    seconds: float
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A running trial was set aside to be resumed: its slot is free, the trial has not ended."""
+
+    number: int
+    seconds: float
+
+
+Event = Started | Progressed | Ended | Interrupted
+
+
+def rung_tokens(rungs: Sequence[Rung], length: int | None) -> list[int]:
+    """The rungs of one trial in tokens, increasing and without repeats.
+
+    Args:
+        rungs: as the sweep gives them.
+        length: tokens the whole trial sees; needed for rungs given as fractions.
+
+    Raises:
+        ValueError: a fraction was given and `length` is None.
+    """
+    tokens: set[int] = set()
+    for rung in rungs:
+        if isinstance(rung, Fraction):
+            if length is None:
+                raise ValueError("rungs are given as fractions, but the objective's length is unknown")
+            # Exact arithmetic: 243 * Fraction(1, 3) is 81, where 243 * 0.333... may be 80.
+            tokens.add(max(1, int(rung * length)))
+        elif length is None or rung <= length:
+            tokens.add(rung)
+    return sorted(tokens)
+
+
