@@ -18,6 +18,7 @@ store decides and trackers show; this record is the truth both are brought up to
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import math
@@ -89,6 +90,59 @@ class StudyFolder:
     @property
     def exists(self) -> bool:
         return self.record.is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """What a study is, written once as study.json: enough to show, track and resume it.
+
+    Attributes:
+        id: never reused, unlike the name.
+        created: seconds since the epoch.
+        sweep_name: the sweep file's name without its suffix; trackers call the experiment so.
+        origin: where the sweep lay; relative paths in it are relative to its folder.
+        assignments: the `--set` overrides it was run with.
+        metric: {"name", "direction", "at"}.
+        search: {"sampler", "pruner", "trials", "seed", "rungs"} as text and numbers.
+        fixed: settings that do not vary, by dotted name.
+        space: searched settings, each in words.
+        facts: what the objective's `prepare` said of its data.
+        versions: of the packages that matter.
+        mlflow: {"tracking_uri", "experiment"}, or None where the study is not tracked.
+    """
+
+    name: str
+    id: str
+    created: float
+    sweep_name: str
+    origin: str
+    assignments: list[str]
+    objective: str
+    metric: dict[str, str]
+    search: dict[str, Any]
+    fixed: dict[str, Any]
+    space: dict[str, str]
+    facts: dict[str, Any]
+    versions: dict[str, str]
+    mlflow: dict[str, str | None] | None
+    format: int = 1
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> StudyRecord:
+        """The record of a study.
+
+        Raises:
+            UserError: it was written by a newer version of this program.
+        """
+        fields = json.loads(folder.record.read_text(encoding="utf-8"))
+        if fields.get("format") != FORMAT:
+            raise UserError(
+                f"{folder.record}: written in format {fields.get('format')!r}, this version reads {FORMAT}."
+            )
+        return cls(**fields)
+
+    def write(self, folder: StudyFolder) -> None:
+        write_atomically(folder.record, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
 def study_names(studies: Path) -> list[str]:
@@ -169,7 +223,7 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def encode(event: Event, at: float) -> str:
+def encode(event: Event | StudyState, at: float) -> str:
     """One event as a line. `at` is seconds since the epoch."""
     line: dict[str, Any]
     match event:
@@ -183,7 +237,7 @@ def encode(event: Event, at: float) -> str:
                     "rungs": [rung if isinstance(rung, int) else str(rung) for rung in assignment.rungs],
                     "protected": assignment.protected,
                 }
-        case Progressed(number, measurement, seconds):
+        case Progressed(number, measurement, seconds, length):
             metrics = {name: _number(value) for name, value in measurement.metrics.items()}
             line = {
                 "event": "measured",
@@ -191,13 +245,29 @@ def encode(event: Event, at: float) -> str:
                 "progress": measurement.progress,
                 "metrics": metrics,
                 "seconds": round(seconds, 4),
+                "length": length,
             }
         case Ended(number, outcome, seconds, value):
-            line = {"event": "ended", "trial": number, "ending": outcome.ending.value, "reason": outcome.reason}
+            line = {
+                "event": "ended",
+                "trial": number,
+                "ending": outcome.ending.value,
+                "reason": outcome.reason,
+            }
             line |= {"seconds": round(seconds, 4), "value": None if value is None else _number(value)}
         case Interrupted(number, seconds):
             line = {"event": "interrupted", "trial": number, "seconds": round(seconds, 4)}
+        case StudyState(state, reason):
+            line = {"event": "study", "state": state, "reason": reason}
     return json.dumps({"at": round(at, 3), **line}, allow_nan=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyState:
+    """A run of the study began or ended: running, finished, interrupted or failed, and why if there is more to say."""
+
+    state: str
+    reason: str = ""
 
 
 class Journal:
@@ -209,7 +279,7 @@ class Journal:
         mend(path)
         self._file = path.open("ab", buffering=0)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event | StudyState) -> None:
         self._file.write(encode(event, self._clock()).encode() + b"\n")
         os.fsync(self._file.fileno())
 
@@ -269,6 +339,7 @@ class TrialRecord:
     reason: str = ""
     value: float | None = None
     interrupted: bool = False
+    length: int | None = None
 
     @property
     def progress(self) -> int:
@@ -290,7 +361,11 @@ class History:
 
     def __init__(self) -> None:
         self.trials: dict[int, TrialRecord] = {}
+        self.state = "new"
+        self.reason = ""
+        self.seconds = 0.0  #: wall time of all runs of the study together
         self.offset = 0
+        self._running_since: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -301,6 +376,9 @@ class History:
         return history
 
     def add(self, line: Mapping[str, Any]) -> None:
+        if line["event"] == "study":
+            self._study(line)
+            return
         number = line["trial"]
         match line["event"]:
             case "started" if number in self.trials:
@@ -323,7 +401,7 @@ class History:
                 metrics = {name: float(value) for name, value in line["metrics"].items()}
                 trial.measurements.append(Measurement(line["progress"], metrics))
                 trial.measured_at.append(line["at"])
-                trial.seconds = line["seconds"]
+                trial.seconds, trial.length = line["seconds"], line["length"]
             case "ended":
                 trial = self.trials[number]
                 trial.ending = Ending(line["ending"])
@@ -332,6 +410,14 @@ class History:
             case "interrupted":
                 trial = self.trials[number]
                 trial.interrupted, trial.seconds = True, line["seconds"]
+
+    def _study(self, line: Mapping[str, Any]) -> None:
+        self.state, self.reason = line["state"], line["reason"]
+        if self.state == "running":
+            self._running_since = line["at"]
+        elif self._running_since is not None:
+            self.seconds += line["at"] - self._running_since
+            self._running_since = None
 
     @property
     def ended(self) -> list[TrialRecord]:

@@ -11,12 +11,15 @@ import importlib
 import inspect
 import warnings
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import optuna
 
 from hpo.errors import UserError, did_you_mean
 from hpo.sweep import Strategy
+
+T = TypeVar("T")
 
 
 def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: bool) -> optuna.samplers.BaseSampler:
@@ -42,7 +45,11 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
         case "gp":
             return build(optuna.samplers.GPSampler, strategy, {"seed": own, **options})
         case "cma-es":
-            return build(optuna.samplers.CmaEsSampler, strategy, {"seed": own, "warn_independent_sampling": False, **options})
+            return build(
+                optuna.samplers.CmaEsSampler,
+                strategy,
+                {"seed": own, "warn_independent_sampling": False, **options},
+            )
         case "qmc":
             # One sequence for the whole study: the seed scrambles it, and the trial counts along it.
             defaults = {"seed": seed, "scramble": True, "warn_independent_sampling": False}
@@ -74,7 +81,7 @@ def import_class(name: str, base: type) -> Any:
     return found
 
 
-def build(cls: Any, strategy: Strategy, options: dict[str, object]) -> Any:
+def build(cls: Callable[..., T], strategy: Strategy, options: dict[str, Any]) -> T:
     """Construct an Optuna class; options it does not take, or refuses, are the user's mistake."""
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for option in strategy.options:

@@ -84,7 +84,9 @@ class Invalid(Exception):
         super().__init__("; ".join(f"{name}: {text}" if name else text for name, text in problems))
 
 
-def flatten(tree: Mapping[str, object], schema: Schema, prefix: str = "") -> Iterator[tuple[tuple[str, ...], str, object]]:
+def flatten(
+    tree: Mapping[str, object], schema: Schema, prefix: str = ""
+) -> Iterator[tuple[tuple[str, ...], str, object]]:
     """(path of keys, dotted name, value) for each leaf; nested and dotted keys may be mixed.
 
     A mapping is descended into where the type has settings under its name, or where the type is open.
@@ -186,7 +188,9 @@ def _sentence(flat: Mapping[str, object], error: Mapping[str, Any]) -> tuple[str
         parts.pop()
         name = ".".join(parts)
     if error["type"] == "missing":
-        return ".".join(str(part) for part in error["loc"]), "is required and has no default. Add it to `fixed` or `space`."
+        return ".".join(
+            str(part) for part in error["loc"]
+        ), "is required and has no default. Add it to `fixed` or `space`."
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if error["type"] in ("value_error", "assertion_error"):
         return name, message

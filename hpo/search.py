@@ -8,15 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from hpo.errors import HpoError
 from hpo.journal import History, Journal, StudyFolder
 from hpo.launch import Finished, Job, Launcher, Report
-from hpo.study import Study
-from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Outcome, Progressed, Started
+from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measured, Outcome, Progressed, Started
 
 _POLL_SECONDS = 1.0
 _SAME_FAILURES = 3
+
+
+class Trials(Protocol):
+    """Where trials come from and what they are told to: a study, or a list of them (`hpo.promote`)."""
+
+    @property
+    def size(self) -> float:
+        """Trials there are at most; infinity where there is always another."""
+        ...
+
+    def ask(self) -> Assignment: ...
+
+    def report(self, assignment: Assignment, measurement: Measured, *, final: bool) -> Outcome | None:
+        """How the trial is to end at this measurement, or None where it goes on."""
+        ...
+
+    def value(self, number: int) -> float | None: ...
+
+    def tell(self, number: int, outcome: Outcome) -> None: ...
 
 
 class RepeatedFailure(HpoError):
@@ -44,7 +63,7 @@ class Search:
             their next measurement.
     """
 
-    study: Study
+    study: Trials
     launcher: Launcher
     journal: Journal
     folder: StudyFolder
@@ -104,11 +123,12 @@ class Search:
         event: Progressed | None = None
         if report.measurement.progress > running.seen:
             running.seen = report.measurement.progress
-            event = Progressed(report.number, report.measurement, running.earlier_seconds + report.seconds)
+            seconds = running.earlier_seconds + report.seconds
+            event = Progressed(report.number, report.measurement, seconds, report.length)
             self.journal.append(event)
-        decision = self.study.report(running.assignment, report.measurement, final=report.final)
-        if decision.outcome is not None or self.leave():
-            running.told, running.verdict = True, decision.outcome
+        verdict = self.study.report(running.assignment, report.measurement, final=report.final)
+        if verdict is not None or self.leave():
+            running.told, running.verdict = True, verdict
         self.launcher.answer(report.number, go_on=not running.told)
         return event
 
@@ -137,5 +157,3 @@ class Search:
         if len(alike) >= _SAME_FAILURES:
             raise RepeatedFailure(f"{len(alike)} trials in a row failed alike: {outcome.reason}")
         return alike
-
-

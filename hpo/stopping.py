@@ -70,9 +70,7 @@ class OptunaPruner:
         return f"{self._name} at {progress:,}" if trial.should_prune() else None
 
 
-def make_rule(
-    strategy: Strategy, direction: Direction, first_rung: int
-) -> tuple[Rule, optuna.pruners.BasePruner]:
+def make_rule(strategy: Strategy, direction: Direction, first_rung: int) -> tuple[Rule, optuna.pruners.BasePruner]:
     """The stopping rule of a sweep, and the pruner its Optuna study is given.
 
     Args:
@@ -108,6 +106,7 @@ def _no_options(strategy: Strategy, known: tuple[str, ...]) -> None:
 def _pruner(strategy: Strategy, first_rung: int) -> optuna.pruners.BasePruner:
     pruners = optuna.pruners
     options = dict(strategy.options)
+    pruner: optuna.pruners.BasePruner
     match strategy.name:
         case "median":
             pruner = build(pruners.MedianPruner, strategy, options)
@@ -126,5 +125,4 @@ def _pruner(strategy: Strategy, first_rung: int) -> optuna.pruners.BasePruner:
             pruner = build(pruners.PatientPruner, outer, {"wrapped_pruner": inner, **options})
         case _:
             pruner = build(import_class(strategy.name, pruners.BasePruner), strategy, options)
-    assert isinstance(pruner, optuna.pruners.BasePruner)
     return pruner

@@ -22,10 +22,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hpo import objective as objectives
 from hpo.errors import Mistake, SweepError, UserError
 from hpo.journal import History, StudyFolder, TrialRecord, lines, mend
-from hpo.objective import Plan
+from hpo.plan import Plan, by_line, draft
 from hpo.samplers import make_sampler
 from hpo.space import Choices, Dimension, IntRange, Parameter
 from hpo.stopping import make_rule
@@ -53,10 +52,10 @@ def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | Non
         SweepError: every mistake, in the order of its lines.
         UserError: an override is malformed.
     """
-    drafted, sweep, mistakes = objectives.draft(text, path, assignments, name)
+    drafted, sweep, mistakes = draft(text, path, assignments, name)
     mistakes += _check_strategies(sweep)
     if drafted is None or mistakes:
-        raise SweepError(objectives.by_line(mistakes))
+        raise SweepError(by_line(mistakes))
     return drafted
 
 
@@ -85,23 +84,13 @@ class _Backend(BaseJournalBackend):
         self._path = path
         mend(path)
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         for _, line in itertools.islice(lines(self._path), log_number_from, None):
             yield line
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of a trial at a measurement: it goes on where `outcome` is None."""
-
-    outcome: Outcome | None = None
-
-
-GO_ON = Decision()
 
 
 class Study:
@@ -172,8 +161,8 @@ class Study:
             return known[number]
         return None if self._grid is None else self._grid[number - len(known)]
 
-    def report(self, assignment: Assignment, measurement: Measured, *, final: bool = False) -> Decision:
-        """Tell one measurement, and decide whether the trial goes on.
+    def report(self, assignment: Assignment, measurement: Measured, *, final: bool = False) -> Outcome | None:
+        """Tell one measurement, and say how the trial is to end here, or None where it goes on.
 
         A resumed trial measures again where its checkpoint was taken: it is judged once more, because its
         coordinator may have died before it answered, and reported only once. A `final` measurement is never a
@@ -182,14 +171,14 @@ class Study:
         name = self._metric.name
         if name not in measurement.metrics:
             got = ", ".join(sorted(measurement.metrics)) or "nothing"
-            return Decision(Outcome(Ending.FAILED, f"the objective measured {got}, not the metric {name}"))
+            return Outcome(Ending.FAILED, f"the objective measured {got}, not the metric {name}")
         value = measurement.metrics[name]
         curve = self._curves[assignment.number]
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
         if not math.isfinite(value):
-            return Decision(Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}"))
+            return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
         trial = self._live[assignment.number]
         with _quiet():
             if not again:
@@ -197,8 +186,8 @@ class Study:
             # The rule hears of protected trials too: others are compared with them.
             reason = self._rule.reason_to_stop(trial, measurement.progress, value)
         if reason is None or assignment.protected or final:
-            return GO_ON
-        return Decision(Outcome(Ending.STOPPED, reason))
+            return None
+        return Outcome(Ending.STOPPED, reason)
 
     def value(self, number: int) -> float | None:
         """The trial's value from its measurements so far."""
@@ -295,6 +284,8 @@ def _suggest(trial: Trial, parameter: Parameter) -> Value:
             value = trial.suggest_float(
                 parameter.name, dimension.low, dimension.high, log=dimension.log, step=dimension.step
             )
+            if dimension.step is not None:  # 0.15, not 0.15000000000000002
+                value = round(value, 12)
     return value
 
 
@@ -304,5 +295,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-

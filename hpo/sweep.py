@@ -1,13 +1,13 @@
-"""Read a sweep file: YAML 1.2 with line numbers in, one frozen `Sweep` and every mistake out.
+"""A sweep file: a document in, one frozen `Sweep` and every mistake out.
 
 What can be told without knowing the objective is told here: shapes, names of sections, ranges, strategies.
 Whether a searched or fixed setting exists and may take its values is the objective's to say
-(`hpo.objective.check`). No Python object is ever constructed from YAML.
+(`hpo.objective.draft`).
 """
 
 from __future__ import annotations
 
-import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +15,34 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from hpo.errors import Mistake, SweepError, UserError, did_you_mean
+from hpo.document import Document, Path_, load_yaml, override
+from hpo.errors import Mistake, did_you_mean
 from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space, ordered
 from hpo.trials import Direction, Metric, Rung, Value
 
 SAMPLERS = ("tpe", "gp", "cma-es", "qmc", "random", "grid")
-PRUNERS = ("median", "percentile", "successive halving", "hyperband", "patient", "wilcoxon", "threshold", "none")
-SECTIONS = ("objective", "metric", "space", "fixed", "baseline", "start_with", "search", "launch", "track", "promote")
-
-Path_ = tuple[str | int, ...]
+PRUNERS = (
+    "median",
+    "percentile",
+    "successive halving",
+    "hyperband",
+    "patient",
+    "wilcoxon",
+    "threshold",
+    "none",
+)
+SECTIONS = (
+    "objective",
+    "metric",
+    "space",
+    "fixed",
+    "baseline",
+    "start_with",
+    "search",
+    "launch",
+    "track",
+    "promote",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +92,11 @@ class MlflowSettings:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One sweep file, parsed. `places` says where each part stands, for messages."""
+    """One sweep file, parsed.
+
+    `places` says where each part stands, for messages; `searched` are the names its space has, those with
+    mistakes too, so that one mistake does not bring on others.
+    """
 
     path: Path
     objective: str
@@ -87,6 +110,7 @@ class Sweep:
     mlflow: MlflowSettings | None
     promote: Mapping[str, object]
     places: Mapping[Path_, str]
+    searched: frozenset[str]
 
     def place(self, *path: str | int) -> str:
         """`file:line` of a part, or of the nearest part around it."""
@@ -96,95 +120,9 @@ class Sweep:
         return str(self.path)
 
 
-def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, str]]:
-    """Plain values of a YAML 1.2 document and where each stands (`name:line`).
-
-    Raises:
-        SweepError: the text is no YAML mapping; the mistake has its line.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    places: dict[Path_, str] = {}
-
-    def plain(node: Any, path: Path_, line: int) -> Any:
-        places[path] = f"{name}:{line}"
-        if isinstance(node, TaggedScalar) or getattr(getattr(node, "tag", None), "value", None):
-            raise SweepError([Mistake(places[path], f"YAML tag {node.tag.value}: tags are not allowed here.")])
-        if isinstance(node, CommentedMap):
-            return {
-                _scalar(key): plain(value, (*path, _scalar(key)), node.lc.key(key)[0] + 1) for key, value in node.items()
-            }
-        if isinstance(node, CommentedSeq):
-            return [plain(value, (*path, index), node.lc.item(index)[0] + 1) for index, value in enumerate(node)]
-        return _scalar(node)
-
-    reader = YAML(typ="rt")
-    reader.allow_duplicate_keys = False
-    try:
-        tree = reader.load(io.StringIO(text))
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = (error.problem or "not valid YAML").strip().split("\n")[0]
-        raise SweepError([Mistake(f"{name}:{mark.line + 1 if mark else 1}", f"not valid YAML: {problem}.")]) from None
-    except YAMLError as error:
-        raise SweepError([Mistake(f"{name}:1", f"not valid YAML: {error}.")]) from None
-    if not isinstance(tree, CommentedMap):
-        got = "an empty file" if tree is None else f"a {type(tree).__name__}"
-        raise SweepError([Mistake(f"{name}:1", f"a sweep is a mapping with the keys {', '.join(SECTIONS)}; got {got}.")])
-    return plain(tree, (), 1), places
-
-
-def _scalar(node: Any) -> Any:
-    """ruamel keeps formatting in subclasses of int, float and str; give back the plain value."""
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
-
-
-def override(tree: dict[str, Any], places: dict[Path_, str], assignments: Sequence[str]) -> None:
-    """Apply `--set key=value`: a path into the sweep ("search.trials"), else a fixed setting ("tokens").
-
-    Raises:
-        UserError: an assignment has no `=`, or its value is no YAML.
-    """
-    for text in assignments:
-        key, equals, written = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {text}: expected key=value, for example --set tokens=100000.")
-        value, _ = load_yaml(f"value: {written}", f"--set {key}")
-        head, _, rest = key.partition(".")
-        # Names of settings have dots themselves, so one section and the whole rest are the two steps.
-        path: tuple[str, ...] = ("fixed", key)
-        if head in SECTIONS:
-            path = (head, rest) if rest else (head,)
-            if head in ("search", "launch", "metric", "track") and rest:
-                path = (head, *rest.split("."))
-        branch: Any = tree
-        for step in path[:-1]:
-            if not isinstance(branch.get(step), dict):
-                branch[step] = {}
-            branch = branch[step]
-        if path[0] == "fixed":
-            _drop(tree.get("fixed"), key)
-        branch[path[-1]] = value["value"]
-        places[path] = f"--set {key}"
-
-
-def _drop(tree: Any, name: str) -> None:
-    """Remove a dotted setting however it was nested, so that an override replaces it."""
-    if not isinstance(tree, dict):
-        return
-    for key in list(tree):
-        if key == name:
-            del tree[key]
-        elif name.startswith(f"{key}."):
-            _drop(tree[key], name[len(key) + 1 :])
-
-
-def parse(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> tuple[Sweep, list[Mistake]]:
+def parse(
+    text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None
+) -> tuple[Sweep, list[Mistake]]:
     """One sweep and its mistakes. Parts with mistakes are left at their defaults, so that the rest is checked too.
 
     Args:
@@ -198,24 +136,17 @@ def parse(text: str, path: Path, assignments: Sequence[str] = (), name: str | No
         UserError: an override is malformed.
     """
     tree, places = load_yaml(text, name or str(path))
-    override(tree, places, assignments)
+    override(tree, places, assignments, SECTIONS)
     reader = _Reader(tree, places, name or str(path))
     return reader.sweep(path), reader.mistakes
 
 
-class _Reader:
+class _Reader(Document):
     """Reads the sections one by one and collects what is wrong."""
 
     def __init__(self, tree: dict[str, Any], places: dict[Path_, str], name: str) -> None:
-        self.tree = tree
-        self.places = places
-        self.name = name
-        self.mistakes: list[Mistake] = []
-
-    def wrong(self, path: Path_, rule: str) -> None:
-        place = next((self.places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.places), self.name)
-        dotted = ".".join(str(part) for part in path)
-        self.mistakes.append(Mistake(place, f"{dotted}: {rule}" if dotted else rule))
+        super().__init__(tree, places, name)
+        self.searched: set[str] = set()
 
     def sweep(self, path: Path) -> Sweep:
         for key in self.tree:
@@ -223,7 +154,10 @@ class _Reader:
                 self.wrong((key,), f"no such section.{did_you_mean(str(key), SECTIONS)}")
         objective = self.tree.get("objective")
         if not isinstance(objective, str) or ":" not in objective:
-            self.wrong(("objective",), f"requires an import path such as models.language_modelling:train, got {objective!r}.")
+            self.wrong(
+                ("objective",),
+                f"requires an import path such as models.language_modelling:train, got {objective!r}.",
+            )
             objective = ""
         return Sweep(
             path=path,
@@ -238,51 +172,8 @@ class _Reader:
             mlflow=self.track(),
             promote=self.mapping(("promote",), self.tree.get("promote")),
             places=self.places,
+            searched=frozenset(self.searched),
         )
-
-    # -- small shapes ---------------------------------------------------------------------------------
-
-    def mapping(self, path: Path_, node: Any) -> dict[str, Any]:
-        if node is None:
-            return {}
-        if not isinstance(node, dict):
-            self.wrong(path, f"requires a mapping of names to values, got {node!r}.")
-            return {}
-        for key in [key for key in node if not isinstance(key, str)]:
-            self.wrong((*path, key), f"requires a name, got {key!r}. Quote it if it is one.")
-        return {key: value for key, value in node.items() if isinstance(key, str)}
-
-    def scalars(self, path: Path_, node: Any) -> dict[str, Value]:
-        values: dict[str, Value] = {}
-        for key, value in self.mapping(path, node).items():
-            if isinstance(value, dict):
-                # baseline: {model: {dropout: 0.1}} is model.dropout, as everywhere else.
-                values |= {f"{key}.{inner}": item for inner, item in self.scalars((*path, key), value).items()}
-            elif isinstance(value, list):
-                self.wrong((*path, key), f"requires one value, got the list {value!r}.")
-            else:
-                values[key] = value
-        return values
-
-    def known(self, path: Path_, node: Any, keys: Sequence[str]) -> dict[str, Any]:
-        values = self.mapping(path, node)
-        for key in [key for key in values if key not in keys]:
-            self.wrong((*path, key), f"no such key.{did_you_mean(key, keys)}")
-            del values[key]
-        return values
-
-    def whole(self, path: Path_, values: Mapping[str, Any], key: str, default: Any, low: int, words: tuple[str, ...] = ()) -> Any:
-        """A whole number at least `low`, or one of `words`."""
-        value = values.get(key, default)
-        if value in words and isinstance(value, str):
-            return value
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            allowed = " or ".join((f"a whole number from {low}", *words))
-            self.wrong((*path, key), f"requires {allowed}, got {value!r}.")
-            return default
-        return value
-
-    # -- sections -------------------------------------------------------------------------------------
 
     def metric(self) -> Metric:
         node = self.tree.get("metric")
@@ -306,7 +197,11 @@ class _Reader:
     def space(self) -> Space:
         node = self.tree.get("space")
         if not node:
-            self.wrong(("space",), "requires at least one searched setting, for example learning_rate: {low: 1e-4, high: 1e-2, log: true}.")
+            self.wrong(
+                ("space",),
+                "requires at least one searched setting, "
+                "for example learning_rate: {low: 1e-4, high: 1e-2, log: true}.",
+            )
         parameters = [p for p in self.parameters(("space",), node, "") if p is not None]
         names = [parameter.name for parameter in parameters]
         for name in {name for name in names if names.count(name) > 1}:
@@ -317,7 +212,14 @@ class _Reader:
         found: list[Parameter | None] = []
         for key, value in self.mapping(path, node).items():
             name = f"{prefix}{key}"
-            nested = isinstance(value, dict) and not set(value) & {"low", "high", "choices", "log", "step", "when"}
+            nested = isinstance(value, dict) and not set(value) & {
+                "low",
+                "high",
+                "choices",
+                "log",
+                "step",
+                "when",
+            }
             if nested and value:
                 found += self.parameters((*path, key), value, f"{name}.")
             else:
@@ -325,10 +227,15 @@ class _Reader:
         return found
 
     def parameter(self, path: Path_, name: str, node: Any) -> Parameter | None:
+        self.searched.add(name)
         if isinstance(node, list):
             node = {"choices": node}
         if not isinstance(node, dict) or not node:
-            self.wrong(path, f"requires a range {{low, high}} or a list of choices, got {node!r}. A value that does not vary belongs in `fixed`.")
+            self.wrong(
+                path,
+                f"requires a range {{low, high}} or a list of choices, got {node!r}. "
+                "A value that does not vary belongs in `fixed`.",
+            )
             return None
         values = self.known(path, node, ("low", "high", "log", "step", "choices", "when"))
         when: dict[str, tuple[Value, ...]] = {}
@@ -387,7 +294,11 @@ class _Reader:
             for other, allowed in parameter.when.items():
                 path = ("space", parameter.name, "when", other)
                 if other not in by_name:
-                    self.wrong(path, f"a condition names another searched setting; {other!r} is not searched.{did_you_mean(other, by_name)}")
+                    self.wrong(
+                        path,
+                        f"a condition names another searched setting; {other!r} is not searched."
+                        f"{did_you_mean(other, by_name)}",
+                    )
                     continue
                 for value in allowed:
                     if not by_name[other].dimension.contains(value):
@@ -409,7 +320,9 @@ class _Reader:
 
     def search(self) -> Search:
         path: Path_ = ("search",)
-        values = self.known(path, self.tree.get("search"), ("sampler", "pruner", "trials", "time_limit", "seed", "rungs"))
+        values = self.known(
+            path, self.tree.get("search"), ("sampler", "pruner", "trials", "time_limit", "seed", "rungs")
+        )
         default = Search()
         return Search(
             trials=self.whole(path, values, "trials", default.trials, 1),
@@ -428,7 +341,11 @@ class _Reader:
             options = {key: value for key, value in node.items() if key != "name"}
             node = node.get("name")
         if not isinstance(node, str) or (node not in known and ":" not in node):
-            self.wrong(path, f"requires one of {', '.join(known)}, or an import path such as optuna.{path[-1]}s:ClassName; got {node!r}.{did_you_mean(str(node), known)}")
+            self.wrong(
+                path,
+                f"requires one of {', '.join(known)}, or an import path such as optuna.{path[-1]}s:ClassName; "
+                f"got {node!r}.{did_you_mean(str(node), known)}",
+            )
             return default
         return Strategy(node, options)
 
@@ -459,13 +376,17 @@ class _Reader:
                 if rung is not None and not 0 < rung <= 1:
                     rung = None
             if rung is None:
-                self.wrong((*path, index), f"requires a number of tokens, or a share of the trial above 0 and up to 1 such as 1/9; got {item!r}.")
+                self.wrong(
+                    (*path, index),
+                    "requires a number of tokens, or a share of the trial above 0 and up to 1 such as 1/9; "
+                    f"got {item!r}.",
+                )
             else:
                 rungs.append(rung)
         kinds = {isinstance(rung, Fraction) for rung in rungs}
         if len(kinds) > 1 and not all(rung == 1 for rung in rungs if isinstance(rung, Fraction)):
             self.wrong(path, "requires all rungs in tokens or all as shares, got both.")
-        if any(one >= other for one, other in zip(rungs, rungs[1:], strict=False)) and len(kinds) == 1:
+        if any(one >= other for one, other in itertools.pairwise(rungs)) and len(kinds) == 1:
             self.wrong(path, f"requires rungs in increasing order, got {node!r}.")
         return tuple(rungs)
 

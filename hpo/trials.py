@@ -141,11 +141,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """A trial measured. `seconds` is the time it has trained so far, over all its attempts."""
+    """A trial measured.
+
+    Attributes:
+        seconds: time it has trained so far, over all its attempts.
+        length: progress at which it will be complete, where its objective says so.
+    """
 
     number: int
     measurement: Measurement
     seconds: float
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +195,3 @@ def rung_tokens(rungs: Sequence[Rung], length: int | None) -> list[int]:
         elif length is None or rung <= length:
             tokens.add(rung)
     return sorted(tokens)
-
-

@@ -32,13 +32,18 @@ class Report:
 
     Attributes:
         seconds: time spent inside the trial function so far.
-        final: the job has its full length behind it; only what follows its last measurement is left.
+        length: progress at which the job will be complete, where its objective says so.
     """
 
     number: int
     measurement: Measurement
     seconds: float
-    final: bool = False
+    length: int | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the whole length is behind it; only what follows the last measurement is left."""
+        return self.length is not None and self.measurement.progress >= self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +93,3 @@ class Launcher(Protocol):
     def close(self) -> None:
         """Kill what still runs and give everything back."""
         ...
-
-

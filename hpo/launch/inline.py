@@ -55,8 +55,7 @@ class Inline:
                 measured = self._advance(current)
             if measured is not None:
                 measurement = checked(measured)
-                final = current.length is not None and measurement.progress >= current.length
-                yield Report(current.job.number, measurement, current.watch.seconds, final)
+                yield Report(current.job.number, measurement, current.watch.seconds, current.length)
                 return
             outcome = Outcome(Ending.COMPLETE)
         except Exception as error:

@@ -110,9 +110,10 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
                 if measurement.progress <= last:
                     raise ValueError(f"progress went from {last:,} to {measurement.progress:,}; it must increase")
                 last = measurement.progress
-                metrics = {name: value if math.isfinite(value) else str(value) for name, value in measurement.metrics.items()}
-                final = length is not None and last >= length
-                channel.send({"progress": last, "metrics": metrics, "seconds": watch.seconds, "final": final})
+                metrics = {
+                    name: value if math.isfinite(value) else str(value) for name, value in measurement.metrics.items()
+                }
+                channel.send({"progress": last, "metrics": metrics, "seconds": watch.seconds, "length": length})
                 if channel.receive() != "go":
                     break
             with watch:
@@ -132,7 +133,13 @@ def run_call(objective: Objective, task: Mapping[str, Any], channel: Channel) ->
     except (ValueError, OSError, Invalid, HpoError) as error:
         # What a companion refuses, it refuses in words for people.
         traceback.print_exc()
-        channel.send({"refused": str(error) if not isinstance(error, OSError) else f"{error.strerror or error}: {error.filename}"})
+        channel.send(
+            {
+                "refused": str(error)
+                if not isinstance(error, OSError)
+                else f"{error.strerror or error}: {error.filename}"
+            }
+        )
     except Exception as error:
         traceback.print_exc()
         channel.send({"refused": f"{type(error).__name__}: {error}"})

@@ -1,0 +1,336 @@
+"""Carry one study from its sweep to its end: make its folder, open what it needs, search, close.
+
+The place where the rooms are put together; each does its own part. Knows no Optuna, no MLflow, no terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import platform
+import re
+import shutil
+import signal
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hpo.errors import HpoError, UserError
+from hpo.journal import History, Journal, StudyFolder, StudyRecord, StudyState, locked, write_atomically
+from hpo.launch import Launcher
+from hpo.launch.devices import Layout, cores, gpus, layout
+from hpo.launch.inline import Inline
+from hpo.launch.processes import Processes
+from hpo.live import View, open_view
+from hpo.plan import Plan
+from hpo.promote import Given, Promotion, test
+from hpo.search import Search, Trials
+from hpo.study import Study, plan
+from hpo.track.pump import Pump
+from hpo.trials import rung_tokens
+
+_PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_CATCH_UP_SECONDS = 60.0
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def read_sweep(path: Path, assignments: Sequence[str]) -> tuple[str, Plan]:
+    """A sweep file's text, and the checked plan.
+
+    Raises:
+        UserError: the file cannot be read, or has mistakes (SweepError).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(found) for found in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise UserError(f"no sweep file {path}.{' There is ' + ', '.join(near) + '.' if near else ''}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}.") from None
+    return text, plan(text, path, assignments)
+
+
+def create(path: Path, studies: Path, name: str | None, assignments: Sequence[str]) -> tuple[Plan, StudyFolder]:
+    """Make a study's folder from a sweep.
+
+    Raises:
+        UserError: the sweep has mistakes, the name is not allowed, or a study has it already.
+    """
+    text, planned = read_sweep(path, assignments)
+    name = name or path.stem
+    if not _NAME.fullmatch(name):
+        raise UserError(f"a study's name is letters, digits, '.', '_' and '-', up to 100; got {name!r}. Use --name.")
+    folder = StudyFolder(studies / name)
+    if folder.exists:
+        raise UserError(
+            f"study {name!r} exists already in {studies}. Go on with it: hpo resume {name}. "
+            f"Begin another: --name {_free_name(studies, name)}. Remove it: hpo delete {name}."
+        )
+    folder.root.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder.sweep, text)
+    _record(planned, folder, path, assignments).write(folder)
+    return planned, folder
+
+
+def _free_name(studies: Path, name: str) -> str:
+    return next(candidate for n in range(2, 10_000) if not (studies / (candidate := f"{name}-{n}")).exists())
+
+
+def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequence[str]) -> StudyRecord:
+    sweep = planned.sweep
+    return StudyRecord(
+        name=folder.name,
+        id=uuid.uuid4().hex,
+        created=time.time(),
+        sweep_name=path.stem,
+        origin=str(path.resolve()),
+        assignments=list(assignments),
+        objective=sweep.objective,
+        metric={"name": sweep.metric.name, "direction": sweep.metric.direction.value, "at": sweep.metric.at},
+        search={
+            "sampler": str(sweep.search.sampler),
+            "pruner": str(sweep.search.pruner),
+            "trials": sweep.search.trials,
+            "seed": sweep.search.seed,
+            "rungs": [rung if isinstance(rung, int) else str(rung) for rung in planned.rungs],
+        },
+        fixed=dict(planned.fixed),
+        space={parameter.name: str(parameter.dimension) for parameter in planned.space.parameters},
+        facts={},
+        versions=versions(),
+        mlflow=None if sweep.mlflow is None else dataclasses.asdict(sweep.mlflow),
+    )
+
+
+def reopen(folder: StudyFolder, trials: int | None) -> Plan:
+    """The plan of an existing study, from its own copy of the sweep.
+
+    Raises:
+        UserError: nothing is left to do, or the sweep no longer fits its objective.
+    """
+    record = StudyRecord.read(folder)
+    history = History.read(folder.journal)
+    asked = record.search["trials"] if trials is None else trials
+    if len(history.ended) >= asked and not history.unfinished:
+        raise UserError(
+            f"study {folder.name!r} has its {asked} trials; nothing is left to resume. "
+            f"To extend it: hpo resume {folder.name} --trials {asked + 10}."
+        )
+    if trials is not None and trials != record.search["trials"]:
+        search = {**record.search, "trials": trials}
+        assignments = [text for text in record.assignments if not text.startswith("search.trials=")]
+        record = dataclasses.replace(record, search=search, assignments=[*assignments, f"search.trials={trials}"])
+        record.write(folder)
+    text = folder.sweep.read_text(encoding="utf-8")
+    return plan(text, Path(record.origin), record.assignments, name=str(folder.sweep))
+
+
+class Interrupt:
+    """Ctrl-C once: leave in good order. Twice: at once. SIGTERM counts as one."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.asked = False
+        self._note = note
+
+    def __enter__(self) -> Interrupt:
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._note("Stopping: each trial is set aside at its next measurement. Ctrl-C again stops at once.")
+
+
+def launcher_for(planned: Plan, folder: StudyFolder, slots: int | None, *, inline: bool) -> tuple[Launcher, Layout]:
+    """Slots on this machine. With `inline`, trials run in this process, one at a time."""
+    launch = planned.sweep.launch if slots is None else dataclasses.replace(planned.sweep.launch, slots=slots)
+    if inline:
+        return Inline(planned.objective), Layout(1, cores(), ())
+    shape = layout(launch, gpus(), cores())
+    launcher = Processes(
+        planned.objective.name,
+        planned.sweep.path.parent,
+        slots=shape.slots,
+        threads=shape.threads,
+        gpus=shape.gpus,
+        log=folder.server_log,
+    )
+    return launcher, shape
+
+
+def prepare(planned: Plan, settings: Mapping[str, object], folder: StudyFolder, launcher: Launcher) -> dict[str, Any]:
+    """Have the objective prepare its data once, before any trial; what it says of it.
+
+    Raises:
+        HpoError: the data is refused; the message is the objective's own.
+    """
+    if not planned.objective.has("prepare"):
+        return {}
+    return dict(launcher.call("prepare", settings, folder.root / "prepare.log"))
+
+
+def conduct(
+    planned: Plan, folder: StudyFolder, *, console: Console, slots: int | None = None, inline: bool = False
+) -> str:
+    """Run a study until its trials have ended, its time is over, or the user leaves.
+
+    Returns:
+        The state it is left in: "finished" or "interrupted".
+
+    Raises:
+        HpoError: preparation failed, trials kept failing alike, or the launcher died.
+        KeyboardInterrupt: the user asked to stop at once; the study can be resumed.
+    """
+    fresh = not folder.journal.exists()
+    search = planned.sweep.search
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        launcher, shape = launcher_for(planned, folder, slots, inline=inline)
+        stack.callback(launcher.close)
+        try:
+            with waiting(console, "importing the objective and preparing its data"):
+                facts = prepare(planned, planned.settings(planned.baseline), folder, launcher)
+                baseline = planned.objective.config(planned.settings(planned.baseline))
+                rungs = rung_tokens(planned.rungs, planned.objective.length(baseline)) or [1]
+        except HpoError:
+            if fresh:  # nothing was begun: the name is free again
+                shutil.rmtree(folder.root)
+            raise
+        record = dataclasses.replace(StudyRecord.read(folder), facts=facts)
+        record.write(folder)
+        console.print(f"study {folder.name}: {shape}; {search.sampler}, {search.pruner}")
+        history = History.read(folder.journal)
+        study = Study(planned, folder, history, rungs[0])
+        pump = Pump.start(folder) if record.mlflow is not None else None
+        left = None if search.time_limit_seconds is None else search.time_limit_seconds - history.seconds
+        try:
+            return _drive(study, search.trials, folder, launcher, record, console, left).state
+        finally:
+            _catch_up(pump, folder, console)
+
+
+@contextlib.contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Say what is being waited for: a spinner in a terminal, one line elsewhere."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        console.print(what)
+        yield
+
+
+def _drive(
+    trials: Trials,
+    count: int,
+    folder: StudyFolder,
+    launcher: Launcher,
+    record: StudyRecord,
+    console: Console,
+    seconds_left: float | None = None,
+) -> StudyState:
+    """Search until `count` trials have ended, in full view, and journal how it was left."""
+    history = History.read(folder.journal)
+    count = int(min(count, trials.size))
+    deadline = None if seconds_left is None else time.monotonic() + seconds_left
+    with Journal(folder.journal, time.time) as journal:
+        view: View = open_view(console, record, history, count, launcher.slots)
+        state = StudyState("failed", "the coordinator raised an error")
+        journal.append(StudyState("running"))
+        try:
+            with Interrupt(view.note) as interrupt:
+
+                def leave() -> bool:
+                    return interrupt.asked or (deadline is not None and time.monotonic() >= deadline)
+
+                for event in Search(trials, launcher, journal, folder, history, count, leave).events():
+                    view.show(event)
+                state = _left(folder, count, interrupt.asked)
+        except KeyboardInterrupt:
+            state = StudyState("interrupted", "stopped at once")
+            raise
+        except HpoError as error:
+            state = StudyState("failed", str(error))
+            raise
+        finally:
+            launcher.kill()
+            journal.append(state)
+            view.close()
+    return state
+
+
+def _left(folder: StudyFolder, count: int, interrupted: bool) -> StudyState:
+    if len(History.read(folder.journal).ended) >= count:
+        return StudyState("finished")
+    return StudyState("interrupted", "Ctrl-C" if interrupted else "its time limit was reached")
+
+
+def _catch_up(pump: Pump | None, folder: StudyFolder, console: Console) -> None:
+    """Let the tracker take what is left; what it cannot is said, and kept for later."""
+    if pump is None:
+        return
+    with waiting(console, "MLflow is catching up"):
+        done = pump.finish(_CATCH_UP_SECONDS)
+    if not done:
+        console.print(
+            f"MLflow has not taken everything yet (see {folder.tracking}). Nothing is lost: hpo sync {folder.name}",
+            style="yellow",
+        )
+
+
+def train_in_full(
+    planned: Plan,
+    folder: StudyFolder,
+    promotion: Promotion,
+    place: StudyFolder,
+    *,
+    console: Console,
+    slots: int | None = None,
+    inline: bool = False,
+) -> Promotion:
+    """Train a promotion's two runs, test both, and save the winner's model.
+
+    Raises:
+        HpoError: the full run is refused, did not end well, or was interrupted (it can be resumed).
+        KeyboardInterrupt: the user asked to stop at once.
+    """
+    record = StudyRecord.read(folder)
+    place.root.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(place))
+        launcher, _ = launcher_for(planned, place, slots, inline=inline)
+        stack.callback(launcher.close)
+        with waiting(console, "importing the objective and preparing its data"):
+            facts = prepare(planned, promotion.settings, place, launcher)
+            if planned.objective.has("promotable"):
+                launcher.call("promotable", promotion.settings, place.root / "prepare.log")
+        promotion = dataclasses.replace(promotion, facts=facts)
+        promotion.write(place)
+        given = Given(promotion, planned.sweep.metric, record.search["seed"], History.read(place.journal))
+        shown = dataclasses.replace(record, name=f"{record.name}, promotion {promotion.number}")
+        state = _drive(given, 2, place, launcher, shown, console)
+        if state.state != "finished":
+            raise HpoError(f"interrupted; nothing is lost. The same command goes on: hpo promote {record.name}")
+        with waiting(console, "testing both models on the test split"):
+            return test(promotion, place, launcher)

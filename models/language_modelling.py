@@ -1,0 +1,169 @@
+"""The door to language modelling: what a sweep names as `models.language_modelling:train`.
+
+Light to import: `Config` and nothing heavy, so that a sweep can be checked without torch. What a trial does
+stands in `models.next_token`, which the functions here import when they are called (a fork server has it
+already: `PRELOAD`). Knows nothing of searches: it gets settings, a seed, the progresses at which to measure
+and a folder of its own.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.configuration import Data, EarlyStopping, Model, Tokenizer, Training
+from models.errors import ModelsError, SettingError
+from models.metrics import Measurement
+
+if TYPE_CHECKING:
+    from models.preparation import Prepared
+
+__all__ = [
+    "PRELOAD",
+    "SERVING",
+    "Config",
+    "Data",
+    "EarlyStopping",
+    "Measurement",
+    "Model",
+    "ModelsError",
+    "Tokenizer",
+    "length",
+    "prepare",
+    "save",
+    "test",
+    "train",
+]
+
+PRELOAD: tuple[str, ...] = ("models.next_token",)
+"""Modules a fork server imports once, so that a forked trial imports next to nothing. None touches a GPU."""
+
+SERVING = "models.serving"
+"""The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config(Training):
+    """Everything a language modelling trial can be told."""
+
+    data: Data = field(default_factory=Data)
+    """Where the text comes from."""
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    """How text becomes tokens."""
+    model: Model = field(default_factory=Model)
+    """What is trained."""
+
+    def __post_init__(self) -> None:
+        Training.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
+        if self.model.pretrained is not None and self.tokenizer.kind != "pretrained":
+            raise SettingError(
+                f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "
+                "A pretrained model reads the tokens it was trained on."
+            )
+        if self.tokenizer.kind == "pretrained" and self.tokenizer_path is None:
+            raise SettingError(
+                "tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained."
+            )
+
+    @property
+    def tokenizer_path(self) -> str | None:
+        """Folder or hub name of a pretrained tokenizer: `tokenizer.path`, else `model.pretrained`."""
+        return self.tokenizer.path or self.model.pretrained
+
+
+def train(
+    config: Config, *, seed: int, rungs: Sequence[int], directory: Path
+) -> Generator[Measurement, None, None]:
+    """Train one model and yield what it has reached at each rung and at the end.
+
+    seed: of the weights, the data order and dropout. rungs: progresses in tokens at which to measure (those
+    beyond the run's end are passed over). directory: this run's own; what it holds of the same run is gone on
+    with, and the first measurement is then the one it was left at. Closing the generator leaves a checkpoint
+    there.
+
+    Raises ModelsError for data that cannot be read and for a directory that holds another run.
+    """
+    from models import next_token, schedules, training
+
+    prepared = _prepared(config)
+    tokens = _length(config, prepared)
+    yield from training.train(
+        next_token.task(config.model, prepared, seed=seed, label_smoothing=config.label_smoothing),
+        config,
+        segments=schedules.segments(
+            rungs=rungs, tokens=tokens, example_tokens=config.model.context, batch_size=config.batch_size
+        ),
+        seed=seed,
+        directory=directory,
+        identity={
+            **_settings(config),
+            "seed": seed,
+            "rungs": sorted(rungs),
+            "digest": prepared.facts["digest"],
+        },
+    )
+
+
+def prepare(config: Config) -> dict[str, str | int | float]:
+    """Tokenise the corpus, or find it tokenised in the cache; its facts (see `models.preparation.Prepared`).
+
+    Raises ModelsError for whatever of the data or the tokenizer cannot be read or used.
+    """
+    return dict(_prepared(config).facts)
+
+
+def length(config: Config) -> int:
+    """Tokens that a full trial trains on: `tokens`, or `epochs` passes over the training split (one without
+    either).
+
+    Reads facts of the prepared corpus where the length depends on it, and prepares it where that has not been
+    done.
+    """
+    return config.tokens if config.tokens is not None else _length(config, _prepared(config))
+
+
+def save(config: Config, *, directory: Path, destination: Path) -> None:
+    """Write what `train` left in `directory` as a Hugging Face folder: model, tokenizer, generation settings.
+
+    destination: a new or empty folder. `AutoModelForCausalLM` and `AutoTokenizer` load it. Raises ModelsError
+    where there is nothing to save, or something in the way.
+    """
+    from models import next_token
+
+    next_token.save(config.model, _prepared(config), directory=directory, destination=destination)
+
+
+def test(config: Config, *, directory: Path) -> dict[str, float]:
+    """What `train` left in `directory`, measured on the test split: `test/loss` (nats a token),
+    `test/perplexity`, `test/bits_per_byte`, `test/tokens`. Raises ModelsError where there is no test split or
+    no trained model."""
+    from models import next_token
+
+    return next_token.test(config.model, _prepared(config), directory=directory)
+
+
+def _prepared(config: Config) -> "Prepared":
+    from models import preparation
+
+    pretrained = config.tokenizer_path if config.tokenizer.kind == "pretrained" else None
+    return preparation.prepare(config.data, config.tokenizer, pretrained=pretrained)
+
+
+def _length(config: Config, prepared: "Prepared") -> int:
+    if config.tokens is not None:
+        return config.tokens
+    return max(1, round((config.epochs or 1.0) * prepared.count("train", "tokens")))
+
+
+def _settings(config: Config) -> dict[str, str | int | float | None]:
+    """Every setting that a run's outcome depends on, by dotted name."""
+    settings = asdict(config)
+    del settings["checkpoint_seconds"]  # says how often to save, not what
+    flat: dict[str, str | int | float | None] = {}
+    for name, value in settings.items():
+        flat |= (
+            {f"{name}.{key}": item for key, item in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return flat

@@ -1,0 +1,119 @@
+"""Tokenised once: what is kept, when it is found again, and what happens when several ask at once."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from models import preparation
+from models.configuration import Data, Tokenizer
+from models.errors import DataError
+from models.preparation import Prepared
+
+
+def prepare(source: Path | str, kind: Any = "bytes", **settings: Any) -> Prepared:
+    return preparation.prepare(Data(source=str(source), **settings), Tokenizer(kind=kind), pretrained=None)
+
+
+def in_a_process(source: Path, results: Any) -> None:
+    built = []
+    original = preparation._build
+    preparation._build = lambda *arguments: (built.append(1), original(*arguments))[1]  # type: ignore[assignment]
+    results.put((prepare(source).facts["digest"], len(built)))
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_the_tokens_on_disk_decode_to_the_text(text_file: Path, kind: str) -> None:
+    found = prepare(text_file, kind, split_by="position", validation=0.2, test=0.0)
+    tokenizer = AutoTokenizer.from_pretrained(found.tokenizer)
+    parts = [tokenizer.decode(found.tokens(split).tolist()) for split in ("train", "validation")]
+    assert "".join(parts) == text_file.read_text()
+
+
+def test_facts_count_what_is_there(text_file: Path) -> None:
+    found = prepare(text_file)
+    sizes = [len(found.tokens(split)) for split in ("train", "validation", "test")]
+    assert [found.count(split, "tokens") for split in ("train", "validation", "test")] == sizes
+    assert sum(sizes) == text_file.stat().st_size
+    assert (found.facts["dataset"], found.vocabulary) == (str(text_file), 257)
+
+
+def test_each_document_of_a_table_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(100)))
+    found = prepare(path)
+    ends = int((found.tokens("train") == found.end_token).sum())
+    assert ends == found.count("train", "texts") == found.count("train", "tokens") - found.count("train", "bytes")
+
+
+def test_characters_that_only_validation_has_are_counted_as_unknown(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("ab" * 450 + "xyz" + "ab" * 48 + "a")
+    found = prepare(tmp_path / "a.txt", "characters", split_by="position", validation=0.1, test=0.0)
+    assert found.count("validation", "unknown") == 3
+    assert found.count("train", "unknown") == 0
+
+
+def test_a_second_call_builds_nothing(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(text_file)
+    monkeypatch.setattr(preparation, "_build", None)
+    assert prepare(text_file) == first
+
+
+def test_an_unchanged_file_is_not_read_again(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(text_file)
+    monkeypatch.setattr(preparation.hashlib, "file_digest", None)
+    assert prepare(text_file) == first
+
+
+def test_the_digest_is_of_the_content_wherever_it_lies(text_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(text_file.read_bytes())
+    assert prepare(copy).facts["digest"] == prepare(text_file).facts["digest"]
+
+
+def test_changed_content_or_settings_are_prepared_anew(text_file: Path) -> None:
+    digests = [prepare(text_file).facts["digest"], prepare(text_file, validation=0.2).facts["digest"]]
+    digests.append(prepare(text_file, "characters").facts["digest"])
+    text_file.write_text(text_file.read_text().replace("fox", "cat"))
+    digests.append(prepare(text_file).facts["digest"])
+    assert len(set(digests)) == 4
+
+
+def test_processes_that_start_together_tokenise_once(text_file: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=in_a_process, args=(text_file, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    assert len({digest for digest, _ in found}) == 1
+    assert sum(built for _, built in found) == 1
+
+
+def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(DataError, match="offset 0"):
+        prepare(tmp_path / "a.txt")
+    assert [name for name in os.listdir(cache / "data") if not name.endswith(".lock")] == []
+
+
+def test_a_split_without_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one paragraph only, which the hash sends to one split\n")
+    with pytest.raises(DataError, match=r"the \w+ split \(train, by hash\) must hold text, got 0 texts"):
+        prepare(tmp_path / "a.txt")
+
+
+def test_a_large_vocabulary_gets_wider_tokens(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from models import tokenizers
+
+    real = tokenizers.build
+    wide = lambda *a, **k: tokenizers.Encoder(real(*a, **k).backend, 70_000, 256, by_byte=True)  # noqa: E731
+    monkeypatch.setattr(tokenizers, "build", wide)
+    assert prepare(text_file).tokens("train").dtype == np.uint32

@@ -1,0 +1,100 @@
+"""Where the steps lie and the learning rate there; the order of the data."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.batches import Sequences, windows
+from models.configuration import Training
+from models.errors import DataError
+from models.schedules import learning_rate, segments
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 13, 64, 1000])
+def test_every_rung_is_measured_whatever_the_batch_size(batch_size: int) -> None:
+    found = segments(rungs=[1000, 333, 2000], tokens=4096, example_tokens=16, batch_size=batch_size)
+    assert [segment.progress for segment in found] == [333, 1000, 2000, 4096]
+    assert [segment.first + segment.examples for segment in found] == [21, 62, 125, 256]
+
+
+def test_steps_cover_a_segment_without_gap_in_sizes_that_differ_by_one_at_most() -> None:
+    (segment,) = segments(rungs=[], tokens=1000, example_tokens=10, batch_size=8)
+    batches = list(segment.batches())
+    assert [first for first, _ in batches] == [0, *np.cumsum([count for _, count in batches])[:-1]]
+    assert sum(count for _, count in batches) == 100
+    assert len(batches) == 12
+    assert {count for _, count in batches} == {8, 9}
+
+
+def test_rungs_beyond_the_end_are_left_out() -> None:
+    found = segments(rungs=[50, 100, 500], tokens=100, example_tokens=10, batch_size=2)
+    assert [segment.progress for segment in found] == [50, 100]
+
+
+def test_rungs_on_one_example_share_its_measurement() -> None:
+    found = segments(rungs=[100, 101], tokens=200, example_tokens=10, batch_size=2)
+    assert [(segment.progress, segment.steps) for segment in found] == [(100, 5), (101, 0), (200, 5)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+def test_a_schedule_rises_to_its_peak_and_ends_at_its_share(schedule: Any) -> None:
+    settings = Training(schedule=schedule, learning_rate=2.0, warmup=0.1, decay=0.3, final_learning_rate=0.25)
+    assert learning_rate(settings, 0.05) == pytest.approx(1.0)
+    assert learning_rate(settings, 0.1) == pytest.approx(2.0)
+    assert learning_rate(settings, 1.0) == pytest.approx(2.0 if schedule == "constant" else 0.5)
+
+
+def test_wsd_is_stable_until_its_decay() -> None:
+    settings = Training(schedule="wsd", learning_rate=1.0, warmup=0.1, decay=0.2, final_learning_rate=0.0)
+    assert [learning_rate(settings, p) for p in (0.2, 0.5, 0.8)] == pytest.approx([1.0, 1.0, 1.0])
+    assert learning_rate(settings, 0.9) == pytest.approx(0.5)
+
+
+def test_no_warmup_starts_at_the_peak() -> None:
+    assert learning_rate(Training(warmup=0.0, learning_rate=3.0), 0.0) == 3.0
+
+
+def tokens(count: int) -> Any:
+    return np.arange(count, dtype=np.uint16)
+
+
+def test_the_order_is_the_same_in_batches_of_any_size() -> None:
+    whole = Sequences(tokens(1000), context=8, seed=3).draw(0, 300)
+    other = Sequences(tokens(1000), context=8, seed=3)
+    parts = [other.draw(first, 7) for first in range(0, 294, 7)]
+    assert torch.equal(torch.cat(parts), whole[:294])
+
+
+def test_the_order_can_be_entered_anywhere() -> None:
+    whole = Sequences(tokens(1000), context=8, seed=3).draw(0, 300)
+    assert torch.equal(Sequences(tokens(1000), context=8, seed=3).draw(250, 50), whole[250:])
+
+
+def test_an_epoch_sees_no_token_twice_as_a_target() -> None:
+    sequences = Sequences(tokens(1000), context=8, seed=3)
+    targets = sequences.draw(0, sequences.epoch_sequences)[:, 1:].flatten()
+    assert len(targets.unique()) == len(targets) >= 1000 - 2 * 8
+
+
+def test_epochs_and_seeds_differ_in_their_order() -> None:
+    sequences = Sequences(tokens(1000), context=8, seed=3)
+    count = sequences.epoch_sequences
+    first, second = sequences.draw(0, count), sequences.draw(count, count)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, Sequences(tokens(1000), context=8, seed=4).draw(0, count))
+
+
+def test_a_split_shorter_than_two_contexts_is_refused() -> None:
+    with pytest.raises(DataError, match="got context 100 and 150 tokens"):
+        Sequences(tokens(150), context=100, seed=0)
+
+
+@pytest.mark.parametrize("count", [2, 8, 9, 10, 17, 100])
+def test_windows_predict_every_token_but_the_first_once(count: int) -> None:
+    found = list(windows(tokens(count), context=8, batch_tokens=24))
+    targets = [target for batch in found for row in batch[:, 1:].tolist() for target in row]
+    inputs = [token for batch in found for row in batch[:, :-1].tolist() for token in row]
+    assert targets == list(range(1, count))
+    assert inputs == list(range(count - 1))
