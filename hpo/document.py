@@ -53,7 +53,7 @@ def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, str]]:
         raise SweepError([Mistake(f"{name}:1", f"not valid YAML: {error}.")]) from None
     if not isinstance(tree, CommentedMap):
         got = "an empty file" if tree is None else f"a {type(tree).__name__}"
-        raise SweepError([Mistake(f"{name}:1", f"a sweep is a mapping with names; got {got}.")])
+        raise SweepError([Mistake(f"{name}:1", f"expected names with values, as in `metric: {...}`; got {got}.")])
     return plain(tree, (), 1), places
 
 

@@ -24,7 +24,7 @@ from hpo.launch import Launcher
 from hpo.plan import Plan
 from hpo.report import Summary
 from hpo.schema import Invalid, flatten
-from hpo.sweep import load_yaml
+from hpo.document import load_yaml
 from hpo.trials import Assignment, Direction, Ending, Measured, Metric, Outcome
 
 BASELINE, WINNER = 0, 1

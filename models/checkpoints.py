@@ -41,9 +41,7 @@ def write(directory: Path, checkpoint: Checkpoint) -> None:
     temporary = directory / f".{folder.name}"
     temporary.mkdir(parents=True)
     for name, tensors in checkpoint.tensors.items():
-        save_file(
-            {key: value.contiguous() for key, value in tensors.items()}, temporary / f"{name}.safetensors"
-        )
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / f"{name}.safetensors")
     # Python's JSON has NaN and Infinity, which a diverged run's metrics need.
     (temporary / "state.json").write_text(json.dumps(checkpoint.state))
     for path in (*temporary.iterdir(), temporary):
@@ -65,9 +63,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder}: cannot be read: {error}. Delete it to start the run anew."
-        ) from error
+        raise CheckpointError(f"{folder}: cannot be read: {error}. Delete it to start the run anew.") from error
     return state
 
 

@@ -81,9 +81,7 @@ def _own_splits(data: Data, available: Mapping[str, Stream]) -> dict[Split, str]
         if found := name or next((usual for usual in USUAL_NAMES[split] if usual in available), None):
             own[split] = found
     if "train" not in own:
-        raise DataError(
-            f"data.train_split: {data.source!r} has no split 'train'; {has}. Name the one to train on."
-        )
+        raise DataError(f"data.train_split: {data.source!r} has no split 'train'; {has}. Name the one to train on.")
     return own
 
 

@@ -61,9 +61,7 @@ class Config(Training):
                 "A pretrained model reads the tokens it was trained on."
             )
         if self.tokenizer.kind == "pretrained" and self.tokenizer_path is None:
-            raise SettingError(
-                "tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained."
-            )
+            raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
 
     @property
     def tokenizer_path(self) -> str | None:
@@ -71,9 +69,7 @@ class Config(Training):
         return self.tokenizer.path or self.model.pretrained
 
 
-def train(
-    config: Config, *, seed: int, rungs: Sequence[int], directory: Path
-) -> Generator[Measurement, None, None]:
+def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -> Generator[Measurement, None, None]:
     """Train one model and yield what it has reached at each rung and at the end.
 
     seed: of the weights, the data order and dropout. rungs: progresses in tokens at which to measure (those
@@ -161,9 +157,5 @@ def _settings(config: Config) -> dict[str, str | int | float | None]:
     del settings["checkpoint_seconds"]  # says how often to save, not what
     flat: dict[str, str | int | float | None] = {}
     for name, value in settings.items():
-        flat |= (
-            {f"{name}.{key}": item for key, item in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
+        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
     return flat

@@ -29,9 +29,7 @@ def build(settings: Training, model: nn.Module) -> torch.optim.Optimizer:
     match settings.optimizer:
         case "adamw":
             betas = (settings.beta1, settings.beta2)
-            return torch.optim.AdamW(
-                groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True
-            )
+            return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=True)
         case "sgd":
             return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=True)
         case _:

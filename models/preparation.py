@@ -104,16 +104,13 @@ def _digest(data: Data, tokenizer: Tokenizer, source: Source, pretrained: str | 
     elif source.format == "hub":
         content = settings["source"].removeprefix(HUB)
     else:
-        content = {
-            name: [_content_hash(file) for file in files] for name, files in sorted(source.files.items())
-        }
+        content = {name: [_content_hash(file) for file in files] for name, files in sorted(source.files.items())}
     del settings["source"]  # the content counts, not where it lies
     local = Path(pretrained).expanduser() / "tokenizer.json" if pretrained else None
     made_from = {
         "format": FORMAT,
         "data": {**settings, "format": source.format, "content": content},
-        "tokenizer": asdict(tokenizer)
-        | {"path": None, "vocabulary": tokenizer.kind == "bpe" and tokenizer.vocabulary},
+        "tokenizer": asdict(tokenizer) | {"path": None, "vocabulary": tokenizer.kind == "bpe" and tokenizer.vocabulary},
         "pretrained": _content_hash(local) if local and local.is_file() else pretrained,
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]

@@ -32,9 +32,7 @@ class Segment:
             yield self.first + start, end - start
 
 
-def segments(
-    *, rungs: Sequence[int], tokens: int, example_tokens: float, batch_size: int
-) -> tuple[Segment, ...]:
+def segments(*, rungs: Sequence[int], tokens: int, example_tokens: float, batch_size: int) -> tuple[Segment, ...]:
     """A run cut at its rungs and its end.
 
     rungs: progresses in tokens to measure at, in any order; those beyond the end are left out. tokens: length

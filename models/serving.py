@@ -39,17 +39,14 @@ class Continuations:
         given = dict(params or {})
         for name in given:
             if name not in PARAMETERS:
-                raise DataError(
-                    f"params: {name!r} must be one of {', '.join(PARAMETERS)}.{nearest(name, PARAMETERS)}"
-                )
+                raise DataError(f"params: {name!r} must be one of {', '.join(PARAMETERS)}.{nearest(name, PARAMETERS)}")
         if given.get("seed") is not None:
             torch.manual_seed(int(given["seed"]))
         new_tokens = int(given.get("max_new_tokens") or self.model.generation_config.max_new_tokens)
         temperature = float(given.get("temperature", 1.0))
         if new_tokens < 1 or temperature < 0:
             raise DataError(
-                f"params: max_new_tokens at least 1 and temperature at least 0, got {new_tokens} and "
-                f"{temperature}."
+                f"params: max_new_tokens at least 1 and temperature at least 0, got {new_tokens} and {temperature}."
             )
         sampling: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:

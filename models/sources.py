@@ -54,14 +54,10 @@ def locate(data: Data) -> Source:
         return Source("sample")
     if data.source.startswith(HUB):
         if not data.source.removeprefix(HUB):
-            raise DataError(
-                "data.source: a name must follow 'hub:', got none. For example hub:Salesforce/wikitext."
-            )
+            raise DataError("data.source: a name must follow 'hub:', got none. For example hub:Salesforce/wikitext.")
         return Source("hub")
     files = _files(data)
-    formats = (
-        {FORMATS.get(path.suffix.lower(), "") for path in files} if data.format == "auto" else {data.format}
-    )
+    formats = {FORMATS.get(path.suffix.lower(), "") for path in files} if data.format == "auto" else {data.format}
     if len(formats) > 1 or "" in formats:
         raise DataError(
             f"data.format: the files of {data.source!r} must have one known suffix "
@@ -79,9 +75,7 @@ def _files(data: Data) -> list[Path]:
         found = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         wanted = [file for file in found if data.format != "auto" or file.suffix.lower() in FORMATS]
         if not wanted:
-            raise DataError(
-                f"data.source: no file with a suffix of {', '.join(FORMATS)} in the folder {path}."
-            )
+            raise DataError(f"data.source: no file with a suffix of {', '.join(FORMATS)} in the folder {path}.")
         return wanted
     if glob.has_magic(str(path)):
         matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  # Path.glob refuses absolute patterns
@@ -176,9 +170,7 @@ def _table(data: Data, kind: str, files: Sequence[Path]) -> Stream:
     def rows() -> Iterator[Mapping[str, Any]]:
         builder = {"jsonl": "json"}.get(kind, kind)
         try:
-            yield from datasets.load_dataset(
-                builder, data_files=[str(f) for f in files], split="train", streaming=True
-            )
+            yield from datasets.load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True)
         except UnicodeDecodeError as error:
             raise _first_bad_byte(files, error) from error
         # pyarrow and pandas raise ValueErrors of their own; datasets wraps some of them.

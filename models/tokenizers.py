@@ -109,9 +109,7 @@ def _characters(texts: Texts) -> Encoder:
     table = np.full(max(map(ord, seen), default=0) + 1, unknown, dtype=np.uint32)
     for character, index in vocabulary.items():
         table[ord(character)] = index
-    backend: Any = tokenizers.Tokenizer(
-        WordLevel({**vocabulary, UNKNOWN: unknown, END: end}, unk_token=UNKNOWN)
-    )
+    backend: Any = tokenizers.Tokenizer(WordLevel({**vocabulary, UNKNOWN: unknown, END: end}, unk_token=UNKNOWN))
     # One token a character, line ends too: `.` would leave those out, and no pre-tokenizer would look for
     # words.
     backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
@@ -161,9 +159,7 @@ def _pretrained(name: str) -> Encoder:
     from transformers import AutoTokenizer
 
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise DataError(
-            f"tokenizer.path: no folder {name!r}. Give a folder with a tokenizer.json, or a hub name."
-        )
+        raise DataError(f"tokenizer.path: no folder {name!r}. Give a folder with a tokenizer.json, or a hub name.")
     try:
         loaded: Any = AutoTokenizer.from_pretrained(Path(name).expanduser() if Path(name).exists() else name)
     except (OSError, ValueError) as error:
@@ -180,9 +176,7 @@ def _pretrained(name: str) -> Encoder:
     backend: Any = tokenizers.Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     backend.no_padding()
     backend.no_truncation()
-    return _as_text(
-        Encoder(backend, len(loaded), loaded.eos_token_id, unknown=loaded.unk_token_id, pretrained=loaded)
-    )
+    return _as_text(Encoder(backend, len(loaded), loaded.eos_token_id, unknown=loaded.unk_token_id, pretrained=loaded))
 
 
 def _as_text(encoder: Encoder) -> Encoder:

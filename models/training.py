@@ -162,12 +162,8 @@ class _Run:
             taken = time.perf_counter() - started
             seconds += taken
             metrics |= {"train/tokens_per_second": metrics.pop("tokens") / taken, "train/seconds": seconds}
-            metrics |= (
-                self._evaluate() if math.isfinite(metrics["train/loss"]) else {"validation/loss": math.nan}
-            )
-        state = replace(
-            state, segments=state.segments + 1, seconds=seconds, progress=segment.progress, metrics=metrics
-        )
+            metrics |= self._evaluate() if math.isfinite(metrics["train/loss"]) else {"validation/loss": math.nan}
+        state = replace(state, segments=state.segments + 1, seconds=seconds, progress=segment.progress, metrics=metrics)
         if not math.isfinite(metrics["validation/loss"]):
             return replace(state, ended="diverged", metrics={**metrics, "validation/loss": math.nan})
         state = self._judge(state, metrics["validation/loss"])
@@ -227,9 +223,7 @@ class _Run:
         if rule.patience is None:
             return state
         if loss < state.best:
-            self.best = {
-                name: tensor.to("cpu", copy=True) for name, tensor in checkpoints.weights(self.module).items()
-            }
+            self.best = {name: tensor.to("cpu", copy=True) for name, tensor in checkpoints.weights(self.module).items()}
         gained = loss < state.reference - rule.min_gain
         stale = 0 if gained else state.stale + 1
         return replace(
@@ -253,9 +247,7 @@ class _Run:
                 tensors["best"] = self.best
         elif state.ended != "diverged":
             tensors = {"model": self.best or checkpoints.weights(self.module)}
-        checkpoints.write(
-            directory, checkpoints.Checkpoint({"identity": identity, "run": asdict(state)}, tensors)
-        )
+        checkpoints.write(directory, checkpoints.Checkpoint({"identity": identity, "run": asdict(state)}, tensors))
 
     def restore(self, folder: Path) -> None:
         """Take over the tensors of the checkpoint in `folder`."""
@@ -311,9 +303,7 @@ def _accelerator(settings: Training) -> Any:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     on_gpu = torch.cuda.is_available()
-    bf16 = settings.precision == "bf16" or (
-        settings.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported()
-    )
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
     accelerator = Accelerator(
         mixed_precision="bf16" if bf16 else "no", dynamo_backend="inductor" if settings.compile else "no"
     )

@@ -68,6 +68,8 @@ class Server:
         pid = os.fork()
         if pid == 0:
             self._become(task, *descriptors)
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, 0)  # here too: whoever is told of the process may kill its group at once
         for descriptor in descriptors:
             os.close(descriptor)
         self._children.add(pid)
@@ -78,7 +80,7 @@ class Server:
         """In the forked child: let go of the server's things and run the job. Never returns."""
         status = 1
         try:
-            os.setsid()  # its own group, so that all it starts can be ended with it
+            os.setpgid(0, 0)  # its own group, so that all it starts can be ended with it
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()

@@ -2,11 +2,9 @@
 
     __init__.py   what the pump needs of a tracker, and nothing else: importing this room costs nothing
     pump.py       journal -> tracker, in batches, in a process of its own, resumable
-    mlflow.py     the one place that imports MLflow: its store, and a study as runs
-    registry.py   a promotion as a run, a model with versions and aliases
-    view.py       the MLflow UI's saved view of a study, and links to it
+    mlflow/       the one place that knows MLflow
+    progress.py   what a tracker says of a study as a whole
     spelling.py   names and values as trackers accept them
-    server.py     the MLflow UI as a process
 
 The journal is the truth. A tracker never sits between a trial and its journal, so that one which is slow,
 down or wrong costs nothing but its own copy, which can be written again at any time.

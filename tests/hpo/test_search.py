@@ -1,0 +1,259 @@
+"""The search and its study: exactly the asked trials, resumed from any point, the same again with the same seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from hpo.journal import History, Journal, StudyFolder
+from hpo.launch.inline import Inline
+from hpo.plan import Plan
+from hpo.search import RepeatedFailure, Search
+from hpo.study import Study, plan
+from hpo.sweep import SAMPLERS
+from hpo.trials import Ended, Ending, Event, Progressed, Started
+
+Write = Callable[..., Path]
+
+
+class Bench:
+    """A plan searched inline, in a folder that keeps what happened."""
+
+    def __init__(self, planned: Plan, root: Path) -> None:
+        self.planned = planned
+        self.folder = StudyFolder(root)
+        root.mkdir(parents=True, exist_ok=True)
+        self._time = 0.0
+
+    def _clock(self) -> float:
+        self._time += 1.0
+        return self._time
+
+    @property
+    def history(self) -> History:
+        return History.read(self.folder.journal)
+
+    def events(self, trials: int | None = None, leave: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        history = self.history
+        study = Study(self.planned, self.folder, history, 1)
+        asked = self.planned.sweep.search.trials if trials is None else trials
+        with Journal(self.folder.journal, self._clock) as journal:
+            launcher = Inline(self.planned.objective)
+            yield from Search(study, launcher, journal, self.folder, history, asked, leave).events()
+
+    def run(self, trials: int | None = None) -> list[Event]:
+        return list(self.events(trials))
+
+    def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
+        return Study(self.planned, self.folder, self.history, 1)._study.get_trials()
+
+
+@pytest.fixture
+def bench(write_sweep: Write, workplace: Path) -> Callable[..., Bench]:
+    def make(*changes: tuple[str, str], name: str = "study") -> Bench:
+        path = write_sweep(*changes)
+        return Bench(plan(path.read_text(), path), workplace / name)
+
+    return make
+
+
+def what_happened(history: History) -> list[tuple[object, ...]]:
+    return [
+        (t.number, t.state, t.value, tuple(t.parameters.items()), tuple(m.progress for m in t.measurements))
+        for t in history.trials.values()
+    ]
+
+
+def test_trial_0_is_the_baseline_and_is_never_stopped(bench: Callable[..., Bench]) -> None:
+    study = bench(("  seed: 3", "  pruner: {name: threshold, upper: 0.0}"))  # would stop everything
+    study.run()
+    baseline, *others = study.history.trials.values()
+    assert baseline.parameters == {"learning_rate": 1e-4, "model.dropout": 0.1}
+    assert baseline.ending is Ending.COMPLETE
+    assert {trial.ending for trial in others} == {Ending.STOPPED}
+
+
+def test_known_configurations_follow_the_baseline(bench: Callable[..., Bench]) -> None:
+    study = bench(("track: {}", "start_with: [{learning_rate: 2e-3}, {learning_rate: 5e-3, model.dropout: 0.3}]"))
+    study.run(3)
+    assert [t.parameters for t in study.history.trials.values()][1:] == [
+        {"learning_rate": 2e-3, "model.dropout": 0.1},
+        {"learning_rate": 5e-3, "model.dropout": 0.3},
+    ]
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "optuna.samplers:NSGAIISampler"])
+def test_each_sampler_runs_exactly_the_asked_trials(bench: Callable[..., Bench], sampler: str) -> None:
+    changes = [("  seed: 3", f"  sampler: {sampler}")]
+    if sampler == "grid":
+        changes.append(("{low: 1e-5, high: 1e-1, log: true}", "[1e-4, 1e-3, 3e-3]"))
+    if sampler == "gp":
+        changes.append(("trials: 6", "trials: 4"))
+    study = bench(*changes)
+    study.run()
+    asked = study.planned.sweep.search.trials
+    assert [t.number for t in study.history.ended] == list(range(asked))
+    assert len({tuple(t.parameters.items()) for t in study.history.ended}) == asked
+
+
+def test_a_grid_ends_when_it_is_covered(bench: Callable[..., Bench]) -> None:
+    study = bench(
+        ("  seed: 3", "  sampler: grid"), ("trials: 6", "trials: 100"),
+        ("{low: 1e-5, high: 1e-1, log: true}", "[1e-4, 1e-3]"), ("{low: 0, high: 0.5, step: 0.1}", "[0.1, 0.2]"),
+    )  # fmt: skip
+    study.run()
+    assert sorted(tuple(t.parameters.values()) for t in study.history.ended) == [
+        (1e-4, 0.1), (1e-4, 0.2), (1e-3, 0.1), (1e-3, 0.2),
+    ]  # fmt: skip
+
+
+def test_two_studies_with_one_seed_are_equal_and_another_seed_differs(bench: Callable[..., Bench]) -> None:
+    one, again = bench(("trials: 6", "trials: 14"), name="one"), bench(("trials: 6", "trials: 14"), name="again")
+    other = bench(("trials: 6", "trials: 14"), ("seed: 3", "seed: 4"), name="other")
+    for study in (one, again, other):
+        study.run()
+    assert what_happened(one.history) == what_happened(again.history)
+    assert what_happened(one.history)[1:] != what_happened(other.history)[1:]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 7, 12, 23, 30])
+def test_a_study_cut_anywhere_and_resumed_equals_one_that_was_not(bench: Callable[..., Bench], after: int) -> None:
+    """The coordinator dies right after an event reached the journal: nothing is lost, nothing is run twice."""
+    whole, cut = bench(("trials: 6", "trials: 12"), name="whole"), bench(("trials: 6", "trials: 12"), name="cut")
+    whole.run()
+    events = cut.events()
+    for _ in range(after):
+        next(events)
+    events.close()
+    cut.run()
+    assert what_happened(cut.history) == what_happened(whole.history)
+    assert len(cut.optuna_trials()) == 12
+
+
+@pytest.mark.parametrize("damage", ["lost", "torn", "behind"])
+def test_optunas_store_is_brought_up_to_the_journal(bench: Callable[..., Bench], damage: str) -> None:
+    whole, cut = bench(("trials: 6", "trials: 12"), name="whole"), bench(("trials: 6", "trials: 12"), name="cut")
+    whole.run()
+    cut.run(8)
+    content = cut.folder.optuna.read_bytes()
+    match damage:
+        case "lost":
+            cut.folder.optuna.unlink()
+        case "torn":
+            cut.folder.optuna.write_bytes(content[:-7])
+        case "behind":
+            cut.folder.optuna.write_bytes(b"".join(content.splitlines(keepends=True)[:-9]))
+    cut.run(12)
+    assert what_happened(cut.history) == what_happened(whole.history)
+    stored = {t.number: (t.state.name, t.intermediate_values) for t in cut.optuna_trials()}
+    assert stored == {t.number: (t.state.name, t.intermediate_values) for t in whole.optuna_trials()}
+
+
+def test_a_trial_that_optuna_began_and_the_journal_never_heard_of_is_taken_up(bench: Callable[..., Bench]) -> None:
+    study = bench()
+    study.run(3)
+    Study(study.planned, study.folder, study.history, 1).ask()  # and the coordinator dies
+    study.run()
+    assert [t.number for t in study.history.ended] == list(range(6))
+    assert [t.number for t in study.optuna_trials()] == list(range(6))
+
+
+def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench: Callable[..., Bench]) -> None:
+    study = bench()
+    measured = 0
+
+    def leave() -> bool:
+        return measured >= 5
+
+    for event in study.events(leave=leave):
+        measured += isinstance(event, Progressed)
+    assert [t.state for t in study.history.unfinished] == ["interrupted"]
+    started = [event for event in study.run() if isinstance(event, Started)]
+    assert [(event.resumed, event.assignment.number) for event in started][0][0] is True
+    assert [t.number for t in study.history.ended] == list(range(6))
+    assert all(t.attempts == (2 if t.number == started[0].assignment.number else 1) for t in study.history.ended)
+
+
+def test_a_finished_study_can_be_extended(bench: Callable[..., Bench]) -> None:
+    study = bench()
+    study.run()
+    assert study.run() == []
+    study.run(9)
+    assert [t.number for t in study.history.ended] == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("how", "ending", "told"),
+    [("nan", Ending.DIVERGED, "PRUNED"), ("raise", Ending.FAILED, "FAIL"), ("memory", Ending.OUT_OF_MEMORY, "FAIL")],
+)
+def test_each_ending_has_its_name_and_its_place_in_optuna(
+    bench: Callable[..., Bench], how: str, ending: Ending, told: str
+) -> None:
+    study = bench(
+        ("  tokens: 900", f"  misbehave: {how}\n  misbehave_above: 1e-3"),
+        ("track: {}", "start_with: [{learning_rate: 1e-2}]"),
+    )
+    study.run(3)
+    bad = study.history.trials[1]
+    assert bad.ending is ending
+    assert bad.value is None
+    assert bad.reason
+    assert study.optuna_trials()[1].state.name == told
+
+
+def test_a_metric_that_is_not_measured_is_a_failure_that_names_what_was(bench: Callable[..., Bench]) -> None:
+    study = bench(("  tokens: 900", "  misbehave: metric\n  misbehave_above: 0"))
+    with pytest.raises(RepeatedFailure):
+        study.run()
+    assert study.history.trials[0].reason == (
+        "the objective measured seed, validation/other, not the metric validation/loss"
+    )
+
+
+def test_trials_that_all_fail_alike_stop_the_study(bench: Callable[..., Bench]) -> None:
+    study = bench(("  tokens: 900", "  misbehave: raise\n  misbehave_above: 0"), ("trials: 6", "trials: 50"))
+    with pytest.raises(RepeatedFailure, match="3 trials in a row failed alike: RuntimeError: this configuration"):
+        study.run()
+    assert len(study.history.ended) == 3
+
+
+def test_a_conditional_setting_is_sampled_only_where_it_counts(bench: Callable[..., Bench]) -> None:
+    study = bench(
+        ("  model.dropout: {low: 0, high: 0.5, step: 0.1}",
+         "  optimizer: [adamw, sgd]\n  momentum: {low: 0, high: 0.99, when: {optimizer: sgd}}"),
+        ("trials: 6", "trials: 25"),
+    )  # fmt: skip
+    study.run()
+    chosen = [t.parameters for t in study.history.ended]
+    assert {("momentum" in values) == (values["optimizer"] == "sgd") for values in chosen} == {True}
+    assert {values["optimizer"] for values in chosen} == {"adamw", "sgd"}
+
+
+def test_every_event_is_in_the_journal_before_it_is_told(bench: Callable[..., Bench]) -> None:
+    study = bench()
+    for event in study.events():
+        history = study.history
+        match event:
+            case Started(assignment):
+                assert assignment.number in history.trials
+            case Progressed(number, measurement):
+                assert history.trials[number].progress == measurement.progress
+            case Ended(number, outcome):
+                assert history.trials[number].ending is outcome.ending
+
+
+def test_the_search_finds_a_better_configuration_than_the_baseline(bench: Callable[..., Bench]) -> None:
+    study = bench(("trials: 6", "trials: 20"))
+    study.run()
+    complete = {t.number: t.value for t in study.history.ended if t.ending is Ending.COMPLETE}
+    assert min(complete.values()) < complete[0] - 0.5  # type: ignore[type-var,operator]
+
+
+def test_no_optuna_lock_is_left_behind(bench: Callable[..., Bench]) -> None:
+    study = bench()
+    study.run(2)
+    assert [name for name in os.listdir(study.folder.root) if "lock" in name] == []
