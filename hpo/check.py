@@ -8,7 +8,7 @@ from rich.text import Text
 
 from hpo.launch.devices import cores, gpus, layout
 from hpo.plan import Plan
-from hpo.report import duration, number
+from hpo.wording import duration, number
 
 
 def sweep_view(plan: Plan) -> RenderableType:

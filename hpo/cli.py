@@ -26,7 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+# Without a terminal there is no width to keep to; tables must not be cut at eighty columns.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -128,7 +129,8 @@ def _at(root: Path) -> str:
 def _finish(state: str, root: Path) -> None:
     """The last words of a run: what was found, and the next two commands."""
     from hpo.journal import StudyFolder
-    from hpo.report import Summary, study_view
+    from hpo.report import study_view
+    from hpo.summary import Summary
 
     folder = StudyFolder(root)
     summary = Summary.read(folder)
@@ -149,7 +151,8 @@ def _finish(state: str, root: Path) -> None:
 def list_(studies: Studies = DEFAULT_STUDIES) -> None:
     """List the studies there are."""
     from hpo.journal import StudyFolder, study_names
-    from hpo.report import Summary, study_table
+    from hpo.report import study_table
+    from hpo.summary import Summary
 
     names = study_names(studies)
     if not names:
@@ -168,8 +171,11 @@ def show(
     """Show a study, or one trial of it."""
     from hpo import report
     from hpo.journal import find_study
+    from hpo.promote import promotions
+    from hpo.summary import Summary
 
-    summary = report.Summary.read(find_study(studies, name))
+    folder = find_study(studies, name)
+    summary = Summary.read(folder)
     record = None
     if trial is not None:
         record = summary.history.trials.get(trial)
@@ -179,7 +185,106 @@ def show(
         content = report.study_json(summary) if record is None else report.trial_json(summary, record)
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    console.print(report.study_view(summary) if record is None else report.trial_view(summary, record))
+    if record is None:
+        console.print(report.study_view(summary, promotions(folder)))
+    else:
+        console.print(report.trial_view(summary, record))
+
+
+@app.command()
+def ui(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A study's name.", autocompletion=_studies)] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="On this machine only (127.0.0.1).")] = 5000,
+    studies: Studies = DEFAULT_STUDIES,
+) -> None:
+    """Start the MLflow UI and print the link that opens a study."""
+    from hpo.journal import StudyRecord, find_study
+    from hpo.sweep import MlflowSettings
+    from hpo.track.mlflow.pages import front_page, study_page
+    from hpo.track.mlflow.server import serve_ui
+    from hpo.track.mlflow.store import tracking_uri
+
+    record = None if name is None else StudyRecord.read(find_study(studies, name))
+    if record is not None and record.mlflow is None:
+        raise UserError(f"study {name!r} is not tracked: its sweep says so (`track:`). hpo show {name} shows it here.")
+    settings = MlflowSettings() if record is None or record.mlflow is None else MlflowSettings(**record.mlflow)
+    uri = tracking_uri(settings, studies)
+    console.print("starting the MLflow UI, which takes some seconds")
+    with serve_ui(uri, port) as server:
+        if server.asked_port_taken:
+            console.print(f"port {port} is taken by another program; using a free one", style="yellow")
+        page = front_page(server.url) if record is None else study_page(uri, server.url, record)
+        console.print(page, markup=False, soft_wrap=True)
+        if server.process is not None:
+            console.print("Ctrl-C stops it.")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
+
+
+@app.command()
+def sync(name: Name, studies: Studies = DEFAULT_STUDIES) -> None:
+    """Bring the tracker up to a study's journal, after it was down or slow."""
+    from hpo.journal import find_study
+    from hpo.track import pump
+
+    lines = pump.sync(find_study(studies, name))
+    console.print(f"{name}: {lines} lines of the journal carried; the tracker has everything.")
+
+
+@app.command()
+def promote(
+    name: Name,
+    trial: Annotated[int | None, typer.Option("--trial", min=0, help="Which trial; the best by default.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the full run (tokens=10000000)."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Name in the registry; the sweep's by default.")] = None,
+    slots: Slots = None,
+    inline: IsInline = False,
+    studies: Studies = DEFAULT_STUDIES,
+) -> None:
+    """Train a trial's configuration in full, test it on unseen data, and register the model."""
+    from hpo.journal import find_study
+    from hpo.promote import draft
+    from hpo.registration import publish
+    from hpo.report import promotion_view
+    from hpo.run import reopened, train_in_full, waiting
+
+    folder = find_study(studies, name)
+    plan = reopened(folder)
+    promotion, place = draft(plan, folder, trial, set_ or [])
+    try:
+        promotion = train_in_full(plan, folder, promotion, place, console=console, slots=slots, inline=inline)
+    except KeyboardInterrupt:
+        errors.print(f"Stopped at once. The same command goes on:  hpo promote {name}{_at(folder.root)}", markup=False)
+        raise typer.Exit(130) from None
+    with waiting(console, "registering the model"):
+        promotion = publish(promotion, place, folder, plan.objective.module, model)
+    console.print()
+    console.print(promotion_view(promotion, place.root / "model"))
+    console.print(f"\nLook at it:  hpo ui {name}{_at(folder.root)}", markup=False)
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    studies: Studies = DEFAULT_STUDIES,
+) -> None:
+    """Delete a study: its folder, and its runs in the tracker. Registered models stay."""
+    from hpo.journal import delete_study, find_study, locked
+    from hpo.registration import forget
+
+    folder = find_study(studies, name)
+    with locked(folder):
+        if not yes:
+            typer.confirm(f"Delete study {name} in {folder.root}, its trials and promotions?", abort=True)
+        trouble = forget(folder)
+        delete_study(folder)
+    if trouble:
+        console.print(f"its runs in the tracker are still there: {trouble}", style="yellow")
+    console.print(f"deleted {name}")
 
 
 def main() -> NoReturn:

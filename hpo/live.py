@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.journal import History, StudyRecord
-from hpo.report import STYLES, duration, number, parameters
 from hpo.trials import Assignment, Direction, Ended, Ending, Event, Interrupted, Progressed, Started
+from hpo.wording import STYLES, duration, number, parameters
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RECENT = 6

@@ -18,13 +18,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from hpo.document import load_yaml
 from hpo.errors import HpoError, UserError, did_you_mean
 from hpo.journal import History, StudyFolder, StudyRecord, TrialRecord, write_atomically
 from hpo.launch import Launcher
 from hpo.plan import Plan
-from hpo.report import Summary
 from hpo.schema import Invalid, flatten
-from hpo.document import load_yaml
+from hpo.summary import Summary
 from hpo.trials import Assignment, Direction, Ending, Measured, Metric, Outcome
 
 BASELINE, WINNER = 0, 1

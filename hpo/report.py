@@ -1,105 +1,22 @@
-"""What a study found, for people and for programs: the summary, its tables, its JSON.
-
-Reads the journal and nothing else.
-"""
+"""What a study found, for people and for programs: its tables and its JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpo.journal import History, StudyFolder, StudyRecord, TrialRecord, is_locked
+from hpo.journal import TrialRecord
+from hpo.promote import Promotion
+from hpo.summary import Summary
 from hpo.trials import Direction, Ending
-
-STYLES = {
-    "complete": "green",
-    "stopped": "yellow",
-    "running": "cyan",
-    "interrupted": "magenta",
-    "diverged": "red",
-    "out of memory": "red",
-    "killed": "red",
-    "failed": "red",
-}
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A study as its journal stands."""
-
-    record: StudyRecord
-    history: History
-    live: bool
-
-    @classmethod
-    def read(cls, folder: StudyFolder) -> Summary:
-        return cls(StudyRecord.read(folder), History.read(folder.journal), is_locked(folder))
-
-    @property
-    def direction(self) -> Direction:
-        return Direction(self.record.metric["direction"])
-
-    @property
-    def trials(self) -> list[TrialRecord]:
-        return [self.history.trials[number] for number in sorted(self.history.trials)]
-
-    @property
-    def state(self) -> str:
-        """running, finished, interrupted, failed or new. A dead coordinator leaves an interrupted study."""
-        if self.live:
-            return "running"
-        return "interrupted" if self.history.state == "running" else self.history.state
-
-    def state_of(self, trial: TrialRecord) -> str:
-        return "interrupted" if trial.state == "running" and not self.live else trial.state
-
-    @property
-    def baseline(self) -> TrialRecord | None:
-        return self.history.trials.get(0)
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The best trial that was trained in full; stopped ones have no comparable value."""
-        complete = [t for t in self.trials if t.ending is Ending.COMPLETE and t.value is not None]
-        if not complete:
-            return None
-        key = 1.0 if self.direction is Direction.MINIMIZE else -1.0
-        return min(complete, key=lambda trial: key * (trial.value if trial.value is not None else math.inf))
-
-
-# -- numbers for people -------------------------------------------------------------------------------
-
-
-def number(value: object, digits: int = 4) -> str:
-    """A setting or a metric at four significant digits, without trailing noise."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "-" if value is None else str(value)
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if math.isfinite(value) and 1e4 <= abs(value) < 1e12:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
-
-
-def duration(seconds: float) -> str:
-    """Time as people say it: 4.2 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
-
-
-def parameters(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in values.items())
+from hpo.wording import STYLES, duration, number
 
 
 def gain(summary: Summary) -> str | None:
@@ -114,9 +31,6 @@ def gain(summary: Summary) -> str | None:
     if baseline.value:
         change += f" ({100 * (best.value - baseline.value) / abs(baseline.value):+.1f}%)"
     return f"Trial {best.number} beats the baseline: {change}."
-
-
-# -- tables -------------------------------------------------------------------------------------------
 
 
 def study_table(summaries: list[Summary]) -> Table:
@@ -142,17 +56,15 @@ def trial_table(summary: Summary) -> Table:
     """One line a trial, best first, for `hpo show`."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = list(summary.record.space)
-    table.add_column("trial", justify="right")
-    table.add_column("state")
-    table.add_column(summary.record.metric["name"], justify="right")
-    table.add_column("progress", justify="right")
-    table.add_column("time", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
+    for name in ("trial", "state", summary.record.metric["name"], "progress", "time", *names):
+        # Names break at their joints, so that a screen of 80 columns still shows every value whole.
+        table.add_column(
+            re.sub(r"([/._])", "\\1\n", name), justify="left" if name == "state" else "right", no_wrap=True
+        )
     best = summary.best
     for trial in sorted(summary.trials, key=lambda trial: _rank(summary, trial)):
         state = summary.state_of(trial)
-        label = f"{trial.number}{' (baseline)' if trial.protected else ''}"
+        label = f"{'baseline ' if trial.protected else ''}{trial.number}"
         table.add_row(
             Text(label, style="bold green" if trial is best else ""),
             Text(state, style=STYLES.get(state, "")),
@@ -171,7 +83,7 @@ def _rank(summary: Summary, trial: TrialRecord) -> tuple[int, float, int]:
     return (1, -trial.progress, trial.number)
 
 
-def study_view(summary: Summary) -> RenderableType:
+def study_view(summary: Summary, promotions: Sequence[Promotion] = ()) -> RenderableType:
     """The whole of `hpo show NAME`."""
     record = summary.record
     head = Text.assemble(
@@ -187,7 +99,21 @@ def study_view(summary: Summary) -> RenderableType:
         parts.append(Text(sentence, style="bold"))
     failed = [t for t in summary.trials if t.ending in (Ending.FAILED, Ending.KILLED, Ending.OUT_OF_MEMORY)]
     parts += [Text(f"trial {t.number} {t.state}: {t.reason}", style="red") for t in failed[:5]]
+    parts += [Text(_promoted(promotion)) for promotion in promotions]
     return Group(*parts)
+
+
+def _promoted(promotion: Promotion) -> str:
+    """One line on a promotion, from the trial to the model."""
+    line = f"promotion {promotion.number}: trial {promotion.trial} trained in full"
+    if not promotion.done:
+        return f"{line}, not finished; hpo promote {promotion.study} goes on"
+    line += ": " + ", ".join(f"{name} {number(value)}" for name, value in sorted(promotion.test.items()))
+    registered = promotion.registered
+    if registered.get("version"):
+        line += f"; models:/{registered['name']}/{registered['version']}"
+        line += " (champion when it was registered)" if registered["alias"] else ""
+    return line
 
 
 def trial_view(summary: Summary, trial: TrialRecord) -> RenderableType:
@@ -217,6 +143,25 @@ def trial_view(summary: Summary, trial: TrialRecord) -> RenderableType:
         Text(),
         curve,
     )
+
+
+def promotion_view(promotion: Promotion, model: Path) -> RenderableType:
+    """What a promotion found: the winner beside the baseline on the test split, and its place in the registry."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("test split", "this model", "baseline"):
+        table.add_column(column, justify="left" if column == "test split" else "right")
+    for name, value in sorted(promotion.test.items()):
+        table.add_row(name, number(value), number(promotion.baseline_test.get(name)))
+    lines = [f"promotion {promotion.number} of {promotion.study}: trial {promotion.trial}, saved in {model}"]
+    registered = promotion.registered
+    if registered.get("version"):
+        alias = f" and the champion ({registered['verdict']})" if registered["alias"] else ""
+        lines.append(f"registered as models:/{registered['name']}/{registered['version']}{alias}")
+        if not alias:
+            lines.append(f"not the champion: {registered['verdict']}")
+    elif registered:
+        lines.append(registered["verdict"])
+    return Group(Text(lines[0]), Text(), table, Text(), *(Text(line) for line in lines[1:]))
 
 
 # -- JSON ---------------------------------------------------------------------------------------------

@@ -136,6 +136,16 @@ def reopen(folder: StudyFolder, trials: int | None) -> Plan:
         assignments = [text for text in record.assignments if not text.startswith("search.trials=")]
         record = dataclasses.replace(record, search=search, assignments=[*assignments, f"search.trials={trials}"])
         record.write(folder)
+    return reopened(folder)
+
+
+def reopened(folder: StudyFolder) -> Plan:
+    """The plan of an existing study as it is.
+
+    Raises:
+        SweepError: the sweep no longer fits its objective.
+    """
+    record = StudyRecord.read(folder)
     text = folder.sweep.read_text(encoding="utf-8")
     return plan(text, Path(record.origin), record.assignments, name=str(folder.sweep))
 

@@ -4,6 +4,7 @@
     pump.py       journal -> tracker, in batches, in a process of its own, resumable
     mlflow/       the one place that knows MLflow
     progress.py   what a tracker says of a study as a whole
+    children.py   how this room starts a process
     spelling.py   names and values as trackers accept them
 
 The journal is the truth. A tracker never sits between a trial and its journal, so that one which is slow,

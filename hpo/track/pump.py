@@ -24,7 +24,7 @@ from typing import Any, Protocol, Self
 from hpo.errors import HpoError, UserError
 from hpo.journal import History, StudyFolder, StudyRecord, is_locked, lines, write_atomically
 from hpo.sweep import MlflowSettings
-from hpo.track import Line, Tracker, spelling
+from hpo.track import Line, Tracker, children, spelling
 
 _log = logging.getLogger("hpo.track.pump")
 
@@ -269,11 +269,9 @@ class Pump:
     @classmethod
     def start(cls, folder: StudyFolder) -> Self:
         """Begin to carry a study."""
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        environment = {**os.environ, **threads, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-P", "-m", "hpo.track.pump", str(folder.root.resolve())]
+        environment = children.environment(**threads, CUDA_VISIBLE_DEVICES="")
+        command = children.command("hpo.track.pump", str(folder.root.resolve()))
         try:
             folder.tracking.mkdir(exist_ok=True)
             with (folder.tracking / "mlflow.log").open("ab") as log:

@@ -14,7 +14,9 @@ from hpo.errors import UserError
 from hpo.journal import History, Journal, StudyFolder, StudyState, find_study, is_locked, lines, locked
 from hpo.trials import Assignment, Ended, Ending, Interrupted, Measurement, Outcome, Progressed, Started
 
-ASSIGNMENT = Assignment(0, {"lr": 0.1}, {"lr": 0.1, "layers": 2}, seed=7, rungs=(Fraction(1, 9), Fraction(1)), protected=True)
+ASSIGNMENT = Assignment(
+    0, {"lr": 0.1}, {"lr": 0.1, "layers": 2}, seed=7, rungs=(Fraction(1, 9), Fraction(1)), protected=True
+)
 
 
 def written(path: Path) -> History:

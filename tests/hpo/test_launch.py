@@ -30,7 +30,9 @@ def processes(workplace: Path, slots: int = 2) -> Processes:
 
 @pytest.fixture(params=["inline", "processes"])
 def launcher(request: pytest.FixtureRequest, workplace: Path) -> Iterator[Launcher]:
-    made: Launcher = Inline(load("objective.py:train", workplace)) if request.param == "inline" else processes(workplace)
+    made: Launcher = (
+        Inline(load("objective.py:train", workplace)) if request.param == "inline" else processes(workplace)
+    )
     yield made
     made.close()
 
@@ -131,7 +133,10 @@ def test_a_process_that_ends_itself_is_a_failure(slots: Processes) -> None:
     slots.start(job(misbehave="exit", misbehave_above=0.0), 0)
     (finished,) = drive(slots)
     assert isinstance(finished, Finished)
-    assert (finished.outcome.ending, finished.outcome.reason) == (Ending.FAILED, "its process ended by itself with exit code 3")
+    assert (finished.outcome.ending, finished.outcome.reason) == (
+        Ending.FAILED,
+        "its process ended by itself with exit code 3",
+    )
 
 
 def test_what_a_trial_prints_is_in_its_own_log(slots: Processes, workplace: Path) -> None:
@@ -202,7 +207,9 @@ def test_each_slot_sees_its_own_gpu(workplace: Path) -> None:
         "import os\nfrom hpo.trials import Measurement\n"
         "def train(config: dict):\n    yield Measurement(1, {'gpu': float(os.environ['CUDA_VISIBLE_DEVICES'])})\n"
     )
-    slots = Processes("objective.py:train", workplace, slots=4, threads=1, gpus=("5", "7"), log=workplace / "launch.log")
+    slots = Processes(
+        "objective.py:train", workplace, slots=4, threads=1, gpus=("5", "7"), log=workplace / "launch.log"
+    )
     for number in range(4):
         slots.start(Job(number, {}, 0, (), Path(f"{number}"), Path(f"{number}.log")), number)
     seen = {item.number: item.measurement.metrics["gpu"] for item in drive(slots) if isinstance(item, Report)}

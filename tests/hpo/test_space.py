@@ -40,7 +40,12 @@ def test_a_choice_is_told_apart_by_its_type() -> None:
 
 def test_drawn_values_lie_inside() -> None:
     generator = random.Random(0)
-    for dimension in (FloatRange(1e-5, 1e-1, log=True), FloatRange(0, 1, step=0.25), IntRange(1, 64, log=True), IntRange(3, 9, step=3)):
+    for dimension in (
+        FloatRange(1e-5, 1e-1, log=True),
+        FloatRange(0, 1, step=0.25),
+        IntRange(1, 64, log=True),
+        IntRange(3, 9, step=3),
+    ):
         assert all(dimension.contains(dimension.draw(generator)) for _ in range(300))
 
 

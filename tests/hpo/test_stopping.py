@@ -12,7 +12,11 @@ from hpo.stopping import OptunaPruner, SuccessiveHalving, make_rule
 from hpo.sweep import PRUNERS, Strategy
 from hpo.trials import Direction
 
-OPTIONS = {"percentile": {"percentile": 25.0}, "patient": {"wrapped": "median", "patience": 1}, "threshold": {"upper": 1.0}}
+OPTIONS = {
+    "percentile": {"percentile": 25.0},
+    "patient": {"wrapped": "median", "patience": 1},
+    "threshold": {"upper": 1.0},
+}
 
 
 class Numbered:

@@ -6,16 +6,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from models.configuration import Data, Model, Tokenizer
 from models.language_modelling import Config
 
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards brew strong black tea in tin pots".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "while",
+    "seven",
+    "wizards",
+    "brew",
+    "strong",
+    "black",
+    "tea",
+    "in",
+    "tin",
+    "pots",
+]
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`$HPO_CACHE` in the test's own folder, and no way to the network."""
+    """`$HPO_CACHE` in the test's own folder, no way to the network, one thread (also for processes that tests start:
+    numpy and torch start theirs when imported)."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HPO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path / "cache"

@@ -1,8 +1,8 @@
 """Tokenised once: what is kept, when it is found again, and what happens when several ask at once."""
 
 import json
-import multiprocessing
-import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,6 @@ from models.preparation import Prepared
 
 def prepare(source: Path | str, kind: Any = "bytes", **settings: Any) -> Prepared:
     return preparation.prepare(Data(source=str(source), **settings), Tokenizer(kind=kind), pretrained=None)
-
-
-def in_a_process(source: Path, results: Any) -> None:
-    built = []
-    original = preparation._build
-    preparation._build = lambda *arguments: (built.append(1), original(*arguments))[1]  # type: ignore[assignment]
-    results.put((prepare(source).facts["digest"], len(built)))
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
@@ -85,23 +78,23 @@ def test_changed_content_or_settings_are_prepared_anew(text_file: Path) -> None:
 
 
 def test_processes_that_start_together_tokenise_once(text_file: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    processes = [context.Process(target=in_a_process, args=(text_file, results)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    found = [results.get() for _ in processes]
-    for process in processes:
-        process.join()
-    assert len({digest for digest, _ in found}) == 1
-    assert sum(built for _, built in found) == 1
+    code = (
+        "from models import preparation; from models.configuration import *; built = []; real = preparation._build;"
+        "preparation._build = lambda *a: (built.append(1), real(*a));"
+        f"preparation.prepare(Data(source={str(text_file)!r}), Tokenizer(kind='bytes'), pretrained=None);"
+        "print(len(built))"
+    )
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    built = [process.communicate()[0] for process in processes]
+    assert sorted(built) == ["0\n", "0\n", "0\n", "1\n"]
 
 
 def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff")
     with pytest.raises(DataError, match="offset 0"):
         prepare(tmp_path / "a.txt")
-    assert [name for name in os.listdir(cache / "data") if not name.endswith(".lock")] == []
+    assert [path for path in (cache / "data").iterdir() if path.suffix != ".lock"] == []
 
 
 def test_a_split_without_text_is_told(tmp_path: Path) -> None:

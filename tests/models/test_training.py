@@ -92,7 +92,7 @@ def sequence(losses: list[float]) -> Callable[[nn.Module, torch.device], dict[st
 def test_it_learns_and_measures_at_rungs_and_end(tmp_path: Path) -> None:
     found = list(run(tmp_path))
     assert [item.progress for item in found] == [100, 250, 400, 600]
-    assert found[-1].metrics["validation/loss"] < 0.5 * found[0].metrics["validation/loss"]
+    assert found[-1].metrics["validation/loss"] < 0.7 * found[0].metrics["validation/loss"]
 
 
 def test_two_runs_with_one_seed_are_equal(tmp_path: Path) -> None:

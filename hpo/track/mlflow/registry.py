@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from hpo.track import spelling
 from hpo.track.mlflow import store
 from hpo.trials import Measurement
 
+_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 CHAMPION, PREVIOUS = "champion", "previous"
 
 
@@ -87,7 +90,9 @@ def log_promotion(uri: str, record: StudyRecord, promotion: PromotionRun) -> str
     client = store.client(uri)
     experiment = store.ensure_experiment(client, uri, (record.mlflow or {}).get("experiment") or record.sweep_name, {})
     study_run = trial_run = run_id = ""
+    notes: dict[str, str] = {}
     for run in store.runs_of(client, experiment, record.id):
+        notes[run.info.run_id] = run.data.tags.get(store.NOTE, "")
         match run.data.tags.get("kind"):
             case "study":
                 study_run = study_run or run.info.run_id
@@ -104,7 +109,7 @@ def log_promotion(uri: str, record: StudyRecord, promotion: PromotionRun) -> str
         "hpo.trial": str(promotion.trial),
         "hpo.study_run": study_run,
         "hpo.trial_run": trial_run,
-        "mlflow.note.content": _note(record, promotion, experiment, study_run, trial_run),
+        store.NOTE: _note(record, promotion, experiment, study_run, trial_run),
         **store.source_tags(record),
     }
     if not run_id:
@@ -112,8 +117,10 @@ def log_promotion(uri: str, record: StudyRecord, promotion: PromotionRun) -> str
         run_id = client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id
     params = {spelling.name(key): spelling.value(value) for key, value in promotion.settings.items()}
     store.log(client, run_id, _metrics(promotion), params, tags)
+    link = f"[{name}](#/experiments/{experiment}/runs/{run_id})"
     for linked in filter(None, (study_run, trial_run)):
-        store.log(client, linked, [], {}, {"hpo.promoted_by": name, "hpo.promotion_run": run_id})
+        note = store.with_promotion(notes[linked], link)
+        store.log(client, linked, [], {}, {"hpo.promotion": name, "hpo.promotion_run": run_id, store.NOTE: note})
     if promotion.ended_at is not None:
         client.set_terminated(run_id, "FINISHED", spelling.milliseconds(promotion.ended_at))
     return str(run_id)
@@ -145,18 +152,24 @@ def _metrics(promotion: PromotionRun) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _addressed(uri: str) -> Iterator[Any]:
-    """MLflow's module-level functions, pointed at a store for a while: logging a model has no other form."""
+def _addressed(uri: str, experiment_id: str) -> Iterator[Any]:
+    """MLflow's module-level functions, pointed at an experiment for a while: logging a model has no other form.
+
+    What it says on the way ("Successfully registered model ...") goes to stderr; errors are raised all the same.
+    """
     mlflow = store.library()
-    store.initialise(uri)
-    tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
     try:
-        yield mlflow
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield mlflow
     finally:
-        mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(registry)
+        # This also sets the environment variable, which would decide where the next study goes.
+        mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])
+        del os.environ["MLFLOW_EXPERIMENT_ID"]
+        os.environ.update({name: setting for name, setting in before.items() if setting is not None})
 
 
 def register(uri: str, candidate: Candidate) -> str:
@@ -171,7 +184,8 @@ def register(uri: str, candidate: Candidate) -> str:
     for version in client.search_model_versions(f"name = '{candidate.name}'"):
         if version.run_id == candidate.run_id:
             return str(version.version)
-    with _addressed(uri) as mlflow:
+    experiment_id = client.get_run(candidate.run_id).info.experiment_id
+    with _addressed(uri, experiment_id) as mlflow:
         if candidate.serving_module is None:
             version = _register_folder(client, candidate)
         else:
@@ -190,6 +204,9 @@ def register(uri: str, candidate: Candidate) -> str:
             version = str(info.registered_model_version)
             _log_model_metrics(client, candidate, info.model_id)
     client.update_model_version(candidate.name, version, description=candidate.description)
+    if not client.get_registered_model(candidate.name).description:
+        loads = f'Load: `mlflow.pyfunc.load_model("models:/{candidate.name}@{CHAMPION}")`'
+        client.update_registered_model(candidate.name, description=loads)
     for key, value in candidate.tags.items():
         client.set_model_version_tag(candidate.name, version, key, value)
     return version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class MlflowTracker:
         self._study_run = ""
         self._trial_runs: dict[int, str] = {}
         self._points = 0
+        self._promoted = ""
         self._client: Any = None
 
     @property
@@ -71,6 +73,7 @@ class MlflowTracker:
                 self._trial_runs.setdefault(int(run.data.tags["hpo.trial"]), run.info.run_id)
             elif kind == "study" and not self._study_run:
                 self._study_run, known = run.info.run_id, run.data.params
+                self._promoted = store.promoted(run.data.tags.get(store.NOTE, ""))
         whole = memory.get("run_id", self._study_run) == self._study_run
         if not self._study_run:
             self._study_run = self._create(self._record.name, self._record.created, {"kind": "study"})
@@ -96,7 +99,7 @@ class MlflowTracker:
         for trial in history.unfinished:
             if trial.number in self._trial_runs:
                 self._client.update_run(self._trial_runs[trial.number], status="SCHEDULED")
-        tags = {"hpo.state": "interrupted", "hpo.reason": "the coordinator died; hpo resume goes on"}
+        tags = {"hpo.state": "interrupted: the coordinator died; hpo resume goes on"}
         store.log(self._client, self._study_run, [], {}, tags)
         self._client.update_run(self._study_run, status="KILLED")
 
@@ -123,11 +126,11 @@ class MlflowTracker:
                 return
             run_id = self._create(f"trial-{trial.number:04d}", trial.started_at, self._birth_tags(trial))
             self._trial_runs[trial.number] = run_id
-        params = {spelling.name(key): spelling.value(value) for key, value in trial.parameters.items()} if began else {}
+        params = self._parameters(trial) if began else {}
         metrics = [metric for line in lines if line["event"] == "measured" for metric in _measured(line)]
         ended = next((line for line in lines if line["event"] == "ended"), None)
-        if ended is not None:
-            metrics += self._final_metrics(trial, ended["at"])
+        if ended is not None and trial.value is not None and self._record.metric.get("at") == "best":
+            metrics.append(store.metric(view.objective_metric(self._record), trial.value, ended["at"], trial.progress))
         store.log(self._client, run_id, metrics, params, {} if ended is None else self._ending_tags(trial))
         if trial.ending is not None and ended is not None:
             if _STATUS[trial.ending] == "FAILED" or trial.ending is Ending.DIVERGED:
@@ -148,34 +151,38 @@ class MlflowTracker:
         if trial.number == 0:
             tags |= {
                 "hpo.baseline": "true",
-                "mlflow.note.content": "The baseline: what one would use without a search.",
+                store.NOTE: "The baseline: what one would use without a search.",
             }
         return tags
+
+    def _parameters(self, trial: TrialRecord) -> dict[str, str]:
+        params = {spelling.name(key): spelling.value(value) for key, value in trial.parameters.items()}
+        for key, value in trial.parameters.items():
+            drawn = view.charted(self._record, key) if key in self._record.space else key
+            if drawn not in params and isinstance(value, int | float) and value > 0:
+                params[drawn] = f"{math.log10(value):.4g}"
+        return params
 
     def _ending_tags(self, trial: TrialRecord) -> dict[str, str]:
         ending = trial.ending or Ending.FAILED
         tags = {"hpo.ending": ending.value, "optuna.state": _OPTUNA.get(ending, "FAIL")}
+        # Of training alone; the run's duration has the time it lay interrupted in it.
+        tags["hpo.seconds"] = f"{trial.seconds:.4g}"
         if trial.reason:
-            tags |= {"hpo.reason": trial.reason, "mlflow.note.content": f"{ending.value}: {trial.reason}"}
+            tags |= {"hpo.reason": trial.reason, store.NOTE: f"{ending.value}: {trial.reason}"}
         return tags
-
-    def _final_metrics(self, trial: TrialRecord, at: float) -> list[Any]:
-        metrics = [store.metric("seconds", trial.seconds, at, trial.progress)]
-        if self._record.metric.get("at") == "best" and trial.value is not None:
-            metrics.append(store.metric(view.objective_metric(self._record), trial.value, at, trial.progress))
-        return metrics
 
     # -- the study's run ----------------------------------------------------------------------------------
 
     def _write_study(self, states: Sequence[Line], history: History) -> None:
-        metric = spelling.name(self._metric)
+        metric = spelling.name(self._metric).replace("/", "_")
         points = optimisation_curve(history, self._direction)
         metrics = []
         for point in points[self._points :]:
-            metrics.append(store.metric(f"best/{metric}", point.best, point.at, point.number))
+            metrics.append(store.metric(f"search/best_{metric}", point.best, point.at, point.number))
             if point.baseline is not None:
-                metrics.append(store.metric(f"baseline/{metric}", point.baseline, point.at, point.number))
-        tags = {"mlflow.note.content": summary(history, self._record, self._trial_link)}
+                metrics.append(store.metric(f"search/baseline_{metric}", point.baseline, point.at, point.number))
+        tags = {store.NOTE: summary(history, self._record, self._trial_link) + self._promoted}
         best = best_trial(history, self._direction)
         if best is not None:
             tags |= {"hpo.best_trial": str(best.number), "hpo.best_value": f"{best.value:.6g}"}
@@ -183,10 +190,11 @@ class MlflowTracker:
                 tags["hpo.best_run_id"] = self._trial_runs[best.number]
         if states:
             last = states[-1]
-            tags |= {"hpo.state": last["state"], "hpo.reason": last["reason"]}
+            tags["hpo.state"] = f"{last['state']}: {last['reason']}" if last["reason"] else last["state"]
             if last["state"] != "running":
-                at, ended = last["at"], len(history.ended)
-                metrics += [store.metric(f"trials/{word}", count, at, ended) for word, count in counts(history).items()]
+                # At step 0 the UI draws a bar with its number; later ones replace it by their time.
+                tally = counts(history).items()
+                metrics += [store.metric(f"search/trials_{word}", count, last["at"], 0) for word, count in tally]
         store.log(self._client, self._study_run, metrics, {}, tags)
         self._points = len(points)
         if states:
@@ -215,7 +223,7 @@ class MlflowTracker:
         params |= {spelling.name(f"space/{key}"): spelling.value(text) for key, text in record.space.items()}
         params |= {spelling.name(f"fixed/{key}"): spelling.value(value) for key, value in record.fixed.items()}
         tags = {"hpo.sweep": record.origin, "hpo.trials": str(record.search["trials"])}
-        tags |= {f"hpo.version.{package}": version for package, version in record.versions.items()}
+        tags["hpo.versions"] = ", ".join(f"{package} {version}" for package, version in record.versions.items())
         store.log(self._client, self._study_run, [], {key: params[key] for key in params if key not in known}, tags)
         for path in (self._folder.sweep, self._folder.record):
             self._attempt("a file", self._upload, self._study_run, path)
@@ -229,7 +237,7 @@ class MlflowTracker:
             f"`{self._record.objective}`.\n\n"
             "A run for each study (its best so far and the baseline, by trial), and its trials below it."
         )
-        return {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development"}
+        return {store.NOTE: note, "mlflow.experimentKind": "custom_model_development"}
 
     def _upload(self, run_id: str, path: Path) -> None:
         if path.is_file():
@@ -248,9 +256,11 @@ class MlflowTracker:
         )
 
     def _publish_view(self) -> None:
-        tag = view.tag(self._record, self._study_run, spelling.milliseconds(self._record.created))
-        if tag is not None:
-            self._client.set_experiment_tag(self._experiment_id, *tag)
+        """Once: somebody may have changed and saved it in the UI since."""
+        if view.tag(self._record) not in self._client.get_experiment(self._experiment_id).tags:
+            content = view.content(self._record, self._study_run)
+            if content is not None:
+                self._client.set_experiment_tag(self._experiment_id, view.tag(self._record), content)
 
     def _attempt(self, what: str, call: Callable[..., None], *arguments: object) -> None:
         """Extras: a store that takes metrics but no files, or another version's UI, must not hold up the rest."""
@@ -281,7 +291,6 @@ def delete_study(record: StudyRecord, uri: str) -> int:
     runs = list(store.runs_of(mlflow_client, experiment.experiment_id, record.id))
     for run in runs:
         mlflow_client.delete_run(run.info.run_id)
-    tag = f"mlflow.sharedViewState.{view.key(record)}"
-    if tag in experiment.tags:
-        mlflow_client.delete_experiment_tag(experiment.experiment_id, tag)
+    if view.tag(record) in experiment.tags:
+        mlflow_client.delete_experiment_tag(experiment.experiment_id, view.tag(record))
     return len(runs)

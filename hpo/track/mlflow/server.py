@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from hpo.errors import HpoError
+from hpo.track import children
 from hpo.track.mlflow import store
 
 _READY_SECONDS = 120.0
@@ -68,20 +70,24 @@ def serve_ui(uri: str, port: int = 5000) -> Server:
         return Server(uri.rstrip("/"))
     store.initialise(uri)
     given = _free_port(port)
-    environment = {
-        **os.environ,
+    environment = children.environment(
         # Huey consumers for evaluation jobs: eight more processes and 2 GB that nobody here uses.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        MLFLOW_DISABLE_TELEMETRY="true",
         # Not on the command line: an address may have a password in it.
-        "MLFLOW_BACKEND_STORE_URI": uri,
-    }
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(given), "--workers", "1"]
+        MLFLOW_BACKEND_STORE_URI=uri,
+    )
+    arguments = ["server", "--host", "127.0.0.1", "--port", str(given), "--workers", "1"]
     if (artifacts := store.artifacts_folder(uri)) is not None:
-        command += ["--artifacts-destination", str(artifacts)]
+        arguments += ["--artifacts-destination", str(artifacts)]
     log = tempfile.TemporaryFile()  # noqa: SIM115  the server writes to it for as long as it lives
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        children.command("hpo.track.mlflow.server", *arguments),
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     url = f"http://127.0.0.1:{given}"
     try:
@@ -120,19 +126,29 @@ def _tail(log: IO[bytes]) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End its whole process group: the server's workers are its children."""
-    for number, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-        if process.poll() is not None and number is signal.SIGTERM and not _group_lives(process.pid):
-            return
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_SECONDS + 5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def main(arguments: list[str]) -> int:
+    """The server's keeper: ends it, workers and all, when whoever started us closes our stdin or dies."""
+    server = subprocess.Popen([sys.executable, "-m", "mlflow", *arguments], stdin=subprocess.DEVNULL)
+    # Set after the start, for it would be inherited: what we send to our group must not end us.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while server.poll() is None:
+        if select.select([0], [], [], _POLL_SECONDS)[0] and not os.read(0, 4096):
+            server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(_STOP_SECONDS)
+            break
+    os.killpg(0, signal.SIGTERM)
+    return server.poll() or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -29,6 +29,9 @@ _METRICS, _PARAMETERS, _TAGS = 800, 100, 100
 _TAG_CHARACTERS = 8000
 _RUNS = 1000
 
+NOTE = "mlflow.note.content"  #: the tag that the UI shows as a run's or an experiment's description
+_PROMOTED = "\n\nPromoted: "
+
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -87,7 +90,9 @@ def client(uri: str) -> Any:
     """A client of the store at `uri`, which is made first where it is a SQLite file that is not there yet."""
     mlflow = library()
     initialise(uri)
-    return mlflow.MlflowClient(tracking_uri=uri)
+    # Without it, models would be looked for in a database of the working folder.
+    registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=registry)
 
 
 def initialise(uri: str) -> None:
@@ -175,6 +180,17 @@ def source_tags(record: StudyRecord) -> dict[str, str]:
     with contextlib.suppress(Exception):
         user = getpass.getuser()
     return {"mlflow.user": user, "mlflow.source.name": f"{record.sweep_name}.yaml", "mlflow.source.type": "LOCAL"}
+
+
+def promoted(note: str) -> str:
+    """The part of a run's description that leads to its promotion, or ""."""
+    _, mark, link = note.rpartition(_PROMOTED)
+    return mark + link if mark else ""
+
+
+def with_promotion(note: str, link: str) -> str:
+    """A run's description, leading to its latest promotion."""
+    return note.removesuffix(promoted(note)) + _PROMOTED + link
 
 
 def metric(name: str, value: float, at: float, step: int) -> Any:

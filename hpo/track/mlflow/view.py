@@ -16,7 +16,8 @@ from hpo.journal import StudyRecord
 from hpo.track import spelling
 
 _TAG_CHARACTERS = 20_000
-_SCATTERED = 6
+_SCATTERED = 7
+_OPEN = {"display": True, "isReordered": True}
 
 
 def key(record: StudyRecord) -> str:
@@ -24,47 +25,56 @@ def key(record: StudyRecord) -> str:
     return f"hpo-{record.id[:12]}"
 
 
-def tag(record: StudyRecord, study_run: str, at: int) -> tuple[str, str] | None:
-    """The view as an experiment tag, or None where it would be too long for one.
+def tag(record: StudyRecord) -> str:
+    """The experiment tag that holds the view."""
+    return f"mlflow.sharedViewState.{key(record)}"
+
+
+def content(record: StudyRecord, study_run: str) -> str | None:
+    """What the tag holds, or None where it would be too long for one.
 
     Args:
         record: of the study.
         study_run: id of the study's run; its trials are its children.
-        at: milliseconds since the epoch.
     """
     packed = zlib.compress(json.dumps(state(record, study_run)).encode())
     written = "deflate;" + base64.b64encode(packed).decode()
-    content = json.dumps({"name": f"{record.name}: trials", "createdAt": at, "updatedAt": at, "state": written})
-    return (f"mlflow.sharedViewState.{key(record)}", content) if len(content) <= _TAG_CHARACTERS else None
+    at = spelling.milliseconds(record.created)
+    view = json.dumps({"name": f"{record.name}: trials", "createdAt": at, "updatedAt": at, "state": written})
+    return view if len(view) <= _TAG_CHARACTERS else None
 
 
 def state(record: StudyRecord, study_run: str) -> dict[str, Any]:
     """What the UI shows: columns, order, and charts."""
     metric = objective_metric(record)
     parameters = [spelling.name(parameter) for parameter in record.space]
-    columns = [
-        f"metrics.`{metric}`",
-        *(f"params.`{parameter}`" for parameter in parameters),
-        "tags.`hpo.ending`",
-    ]
+    # Few columns: more metrics would push the settings and the ending out of a laptop's window.
+    columns = [f"metrics.`{metric}`", *(f"params.`{parameter}`" for parameter in parameters), "tags.`hpo.ending`"]
     return {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{study_run}'",
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": record.metric["direction"] == "minimize",
         "selectedColumns": columns,
         "runsHiddenMode": "SHOW_ALL",
+        # Beside the table of runs and MLflow's assistant, charts would have a third of the window.
+        "runListHidden": True,
         "compareRunSections": [
-            {
-                "uuid": "hpo",
-                "name": "What was tried and what came of it",
-                "display": True,
-                "isReordered": True,
-            }
+            {"uuid": "hpo-all", "name": "All settings", "columns": 1, "cardHeight": 420, **_OPEN},
+            {"uuid": "hpo-each", "name": "Curves, and each setting", "columns": 2, "cardHeight": 360, **_OPEN},
         ],
-        "compareRunCharts": _charts(record, metric, parameters),
+        "compareRunCharts": _charts(record, metric, [charted(record, parameter) for parameter in record.space]),
         "isAccordionReordered": True,
         "hideEmptyCharts": True,
     }
+
+
+def charted(record: StudyRecord, parameter: str) -> str:
+    """Under which parameter of its run a setting is drawn: one searched on a log scale as its logarithm.
+
+    The UI's axes are linear, and learning rates from 1e-5 to 1e-1 would all stand at the left edge but two.
+    """
+    name = spelling.name(parameter)
+    return f"log10/{name}" if record.space[parameter].endswith("(log)") else name
 
 
 def objective_metric(record: StudyRecord) -> str:
@@ -75,14 +85,16 @@ def objective_metric(record: StudyRecord) -> str:
 
 def _charts(record: StudyRecord, metric: str, parameters: list[str]) -> list[dict[str, Any]]:
     trials = max(20, int(record.search.get("trials", 0)))
-    shared = {"metricSectionId": "hpo", "deleted": False, "isGenerated": False, "runsCountToCompare": trials}
+    whole = {"metricSectionId": "hpo-all", "deleted": False, "isGenerated": False, "runsCountToCompare": trials}
+    whole = {"metricSectionId": "hpo-all", "deleted": False, "isGenerated": False, "runsCountToCompare": trials}
+    shared = {**whole, "metricSectionId": "hpo-each"}
     parallel = {
         "type": "PARALLEL",
         "uuid": "hpo-parallel",
         "selectedParams": parameters,
         "selectedMetrics": [metric],
         "showAllRuns": True,
-        **shared,
+        **whole,
     }
     curve = spelling.name(record.metric["name"])
     line = {

@@ -1,0 +1,53 @@
+"""A study as its journal stands: its trials, its baseline, its best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hpo.journal import History, StudyFolder, StudyRecord, TrialRecord, is_locked
+from hpo.trials import Direction, Ending
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study as its journal stands."""
+
+    record: StudyRecord
+    history: History
+    live: bool
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> Summary:
+        return cls(StudyRecord.read(folder), History.read(folder.journal), is_locked(folder))
+
+    @property
+    def direction(self) -> Direction:
+        return Direction(self.record.metric["direction"])
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        return [self.history.trials[number] for number in sorted(self.history.trials)]
+
+    @property
+    def state(self) -> str:
+        """running, finished, interrupted, failed or new. A dead coordinator leaves an interrupted study."""
+        if self.live:
+            return "running"
+        return "interrupted" if self.history.state == "running" else self.history.state
+
+    def state_of(self, trial: TrialRecord) -> str:
+        return "interrupted" if trial.state == "running" and not self.live else trial.state
+
+    @property
+    def baseline(self) -> TrialRecord | None:
+        return self.history.trials.get(0)
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial that was trained in full; stopped ones have no comparable value."""
+        complete = [t for t in self.trials if t.ending is Ending.COMPLETE and t.value is not None]
+        if not complete:
+            return None
+        key = 1.0 if self.direction is Direction.MINIMIZE else -1.0
+        return min(complete, key=lambda trial: key * (trial.value if trial.value is not None else math.inf))

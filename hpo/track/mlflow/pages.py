@@ -1,0 +1,28 @@
+"""Which page of the MLflow UI shows what."""
+
+from __future__ import annotations
+
+from hpo.journal import StudyRecord
+from hpo.track.mlflow import store, view
+
+
+def study_page(uri: str, base_url: str, record: StudyRecord) -> str:
+    """The page of one study's trials: its saved view where it was published, else its whole experiment.
+
+    Args:
+        uri: of the store.
+        base_url: of the server that shows it.
+        record: of the study.
+    """
+    name = (record.mlflow or {}).get("experiment") or record.sweep_name
+    experiment = store.client(uri).get_experiment_by_name(name)
+    if experiment is None:
+        return front_page(base_url)
+    key = view.key(record)
+    published = f"mlflow.sharedViewState.{key}" in experiment.tags
+    return view.study_link(base_url, experiment.experiment_id, key if published else None)
+
+
+def front_page(base_url: str) -> str:
+    """All experiments, in the mode that has runs and models."""
+    return f"{base_url.rstrip('/')}/#/experiments?workflowType=machine_learning"
