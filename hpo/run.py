@@ -17,12 +17,13 @@ import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
 from hpo.errors import HpoError, UserError
 from hpo.journal import History, Journal, StudyFolder, StudyRecord, StudyState, locked, write_atomically
+from hpo.keeping import Keeper
 from hpo.launch import Launcher
 from hpo.launch.devices import Layout, cores, gpus, layout
 from hpo.launch.inline import Inline
@@ -33,7 +34,7 @@ from hpo.promote import Given, Promotion, test
 from hpo.search import Search, Trials
 from hpo.study import Study, plan
 from hpo.track.pump import Pump
-from hpo.trials import rung_tokens
+from hpo.trials import Direction, Ended, rung_tokens
 
 _PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -235,7 +236,9 @@ def conduct(
         pump = Pump.start(folder) if record.mlflow is not None else None
         left = None if search.time_limit_seconds is None else search.time_limit_seconds - history.seconds
         try:
-            return _drive(study, search.trials, folder, launcher, record, console, left).state
+            return _drive(
+                study, search.trials, folder, launcher, record, console, left, planned.sweep.launch.keep
+            ).state
         finally:
             _catch_up(pump, folder, console)
 
@@ -259,11 +262,13 @@ def _drive(
     record: StudyRecord,
     console: Console,
     seconds_left: float | None = None,
+    keep: Literal["best", "all"] = "all",
 ) -> StudyState:
     """Search until `count` trials have ended, in full view, and journal how it was left."""
     history = History.read(folder.journal)
     count = int(min(count, trials.size))
     deadline = None if seconds_left is None else time.monotonic() + seconds_left
+    keeper = Keeper(folder, Direction(record.metric["direction"]), keep, history)
     with Journal(folder.journal, time.time) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")
@@ -276,6 +281,8 @@ def _drive(
 
                 for event in Search(trials, launcher, journal, folder, history, count, leave).events():
                     view.show(event)
+                    if isinstance(event, Ended):
+                        keeper.ended(event)
                 state = _left(folder, count, interrupt.asked)
         except KeyboardInterrupt:
             state = StudyState("interrupted", "stopped at once")

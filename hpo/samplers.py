@@ -60,7 +60,8 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
             cls = import_class(strategy.name, optuna.samplers.BaseSampler)
             if "seed" in inspect.signature(cls).parameters:
                 options = {"seed": own, **options}
-            return build(cls, strategy, options)
+            imported: optuna.samplers.BaseSampler = build(cls, strategy, options)
+            return imported
 
 
 def import_class(name: str, base: type) -> Any:

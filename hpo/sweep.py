@@ -75,11 +75,15 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Where trials run. `auto` slots: one a GPU, else one for each `threads` CPU cores."""
+    """Where trials run. `auto` slots: one a GPU, else one for each `threads` CPU cores.
+
+    `keep` says which trials' working folders (checkpoints) stay once they have ended: the best one's, or all.
+    """
 
     slots: int | Literal["auto"] = "auto"
     trials_per_gpu: int = 1
     threads: int | Literal["auto"] = "auto"
+    keep: Literal["best", "all"] = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,11 +396,16 @@ class _Reader(Document):
 
     def launch(self) -> Launch:
         path: Path_ = ("launch",)
-        values = self.known(path, self.tree.get("launch"), ("slots", "trials_per_gpu", "threads"))
+        values = self.known(path, self.tree.get("launch"), ("slots", "trials_per_gpu", "threads", "keep"))
+        keep = values.get("keep", "best")
+        if keep not in ("best", "all"):
+            self.wrong((*path, "keep"), f"requires best or all, got {keep!r}.")
+            keep = "best"
         return Launch(
             slots=self.whole(path, values, "slots", "auto", 1, ("auto",)),
             trials_per_gpu=self.whole(path, values, "trials_per_gpu", 1, 1),
             threads=self.whole(path, values, "threads", "auto", 1, ("auto",)),
+            keep=keep,
         )
 
     def track(self) -> MlflowSettings | None:

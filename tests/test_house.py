@@ -40,7 +40,11 @@ def test_quick_commands_import_nothing_heavy(command: list[str]) -> None:
 
 @pytest.mark.parametrize("package", ["hpo", "models"])
 def test_files_and_top_level_keep_to_their_size_and_place(package: str) -> None:
-    long = {path.name: count for path in (ROOT / package).rglob("*.py") if (count := len(path.read_text().splitlines())) > 450}
+    long = {
+        path.name: count
+        for path in (ROOT / package).rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 450
+    }
     assert long == {}
 
 

@@ -67,7 +67,9 @@ def test_inline_and_processes_find_the_same_with_one_slot(workplace: Path) -> No
     hpo("run", "sweep.yaml", "--name", "inline", "--inline")
     hpo("run", "sweep.yaml", "--name", "slot", "--slots", "1")
     kept = ("number", "state", "params", "value", "progress", "metrics")
-    first, second = ([{key: trial[key] for key in kept} for trial in shown(name)["trials"]] for name in ("inline", "slot"))
+    first, second = (
+        [{key: trial[key] for key in kept} for trial in shown(name)["trials"]] for name in ("inline", "slot")
+    )
     assert first == second
 
 
@@ -116,6 +118,14 @@ def test_a_finished_study_is_extended(workplace: Path) -> None:
     hpo("resume", "sweep", "--trials", "5")
     assert [trial["number"] for trial in shown()["trials"]] == list(range(5))
     assert hpo("list").splitlines()[1].split()[2] == "5/5"
+
+
+def test_only_the_best_trials_folder_stays_unless_all_are_asked_for(workplace: Path) -> None:
+    hpo("run", "sweep.yaml", "--name", "best")
+    kept = [path.name for path in (workplace / "studies/best/trials").iterdir() if path.is_dir()]
+    assert kept == [f"{shown('best')['best']['number']:04d}"]
+    hpo("run", "sweep.yaml", "--name", "all", "--set", "launch.keep=all")
+    assert len([path for path in (workplace / "studies/all/trials").iterdir() if path.is_dir()]) == 6
 
 
 def test_ctrl_c_sets_trials_aside_and_resume_ends_with_exactly_the_asked_number(gated: Path) -> None:
@@ -210,7 +220,9 @@ def test_delete_asks_and_then_removes(workplace: Path) -> None:
 
 
 def test_studies_can_live_elsewhere(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "hpo promote sweep --studies elsewhere" in hpo("run", "sweep.yaml", "--trials", "1", "--studies", "elsewhere")
+    assert "hpo promote sweep --studies elsewhere" in hpo(
+        "run", "sweep.yaml", "--trials", "1", "--studies", "elsewhere"
+    )
     monkeypatch.setenv("HPO_STUDIES", "elsewhere")
     assert shown()["name"] == "sweep"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -173,7 +172,7 @@ def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench
         measured += isinstance(event, Progressed)
     assert [t.state for t in study.history.unfinished] == ["interrupted"]
     started = [event for event in study.run() if isinstance(event, Started)]
-    assert [(event.resumed, event.assignment.number) for event in started][0][0] is True
+    assert started[0].resumed
     assert [t.number for t in study.history.ended] == list(range(6))
     assert all(t.attempts == (2 if t.number == started[0].assignment.number else 1) for t in study.history.ended)
 
@@ -256,4 +255,4 @@ def test_the_search_finds_a_better_configuration_than_the_baseline(bench: Callab
 def test_no_optuna_lock_is_left_behind(bench: Callable[..., Bench]) -> None:
     study = bench()
     study.run(2)
-    assert [name for name in os.listdir(study.folder.root) if "lock" in name] == []
+    assert [path.name for path in study.folder.root.iterdir() if "lock" in path.name] == []

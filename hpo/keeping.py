@@ -1,0 +1,50 @@
+"""Which trials' working folders stay: checkpoints of forty trials fill a disk, and only the best is worth it.
+
+Knows folders and values; nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Literal
+
+from hpo.journal import History, StudyFolder
+from hpo.trials import Direction, Ended, Ending
+
+
+class Keeper:
+    """Removes the folder of each trial that has ended, but the best one's. Logs stay.
+
+    Args:
+        folder: of the study.
+        direction: of its metric.
+        keep: `best`, or `all` to remove nothing.
+        history: what ended in earlier runs.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, direction: Direction, keep: Literal["best", "all"], history: History
+    ) -> None:
+        self._folder = folder
+        self._direction = direction
+        self._keep = keep
+        self._best: tuple[float, int] | None = None
+        for trial in history.ended:
+            if trial.ending is Ending.COMPLETE and trial.value is not None:
+                self._consider(trial.value, trial.number)
+
+    def _consider(self, value: float, number: int) -> int | None:
+        """Whose folder is not needed any more, now that this trial is complete."""
+        if self._best is not None and not self._direction.better(value, self._best[0]):
+            return number
+        beaten = None if self._best is None else self._best[1]
+        self._best = (value, number)
+        return beaten
+
+    def ended(self, event: Ended) -> None:
+        """Take note of an ending, and remove what it makes superfluous."""
+        superfluous: int | None = event.number
+        if event.outcome.ending is Ending.COMPLETE and event.value is not None:
+            superfluous = self._consider(event.value, event.number)
+        if self._keep == "best" and superfluous is not None:
+            shutil.rmtree(self._folder.trial(superfluous), ignore_errors=True)

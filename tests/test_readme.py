@@ -1,0 +1,68 @@
+"""The README's words are true: its commands run, its example objective works, its files exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+HPO = str(Path(sys.executable).with_name("hpo"))
+
+
+def block(label: str) -> str:
+    """The code block that follows an HTML comment."""
+    found = re.search(rf"<!-- {re.escape(label)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"no block {label!r} in the README"
+    return found[1]
+
+
+def test_its_own_objective_runs_and_beats_its_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HPO_STUDIES", raising=False)
+    for name in ("digits.py", "digits.yaml"):
+        (tmp_path / name).write_text(block(f"own objective: {name}"))
+    command = [HPO, "run", "digits.yaml", "--set", "track={}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = subprocess.run([HPO, "show", "digits", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    study = json.loads(shown.stdout)
+    assert len(study["trials"]) == 20
+    assert study["best"]["value"] > study["baseline"]["value"]
+
+
+def test_its_smallest_sweep_is_in_order(tmp_path: Path) -> None:
+    found = re.search(r"smallest\nuseful one:\n\n```yaml\n(.*?)```", README, re.DOTALL)
+    assert found
+    (tmp_path / "small.yaml").write_text(found[1])
+    subprocess.run([HPO, "check", "small.yaml"], cwd=tmp_path, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_what_it_links_to_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_its_table_of_commands_is_that_of_the_program() -> None:
+    shown = subprocess.run([HPO, "--help"], capture_output=True, text=True, check=True).stdout
+    commands = set(re.findall(r"^  (\w+)  ", shown, re.MULTILINE))
+    assert commands == set(re.findall(r"^\| `hpo (\w+)", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("sweep", sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml")))
+def test_each_shipped_sweep_is_in_order(sweep: str) -> None:
+    done = subprocess.run([HPO, "check", f"sweeps/{sweep}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is in order" in done.stdout
+
+
+@pytest.mark.parametrize("sweep", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "studies").glob("*/sweep.yaml")))
+def test_each_sweep_of_a_kept_report_is_in_order(sweep: str) -> None:
+    if (ROOT / sweep).with_name("study.json").exists():
+        pytest.skip("a study that was run here, not a kept report")
+    done = subprocess.run([HPO, "check", sweep], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
