@@ -100,7 +100,8 @@ class StudyRecord:
         id: never reused, unlike the name.
         created: seconds since the epoch.
         sweep_name: the sweep file's name without its suffix; trackers call the experiment so.
-        origin: where the sweep lay; relative paths in it are relative to its folder.
+        origin: where the sweep lay; an objective's file is found relative to its folder.
+        where: the folder the study was begun in; trials run there, so that relative paths of data hold.
         assignments: the `--set` overrides it was run with.
         metric: {"name", "direction", "at"}.
         search: {"sampler", "pruner", "trials", "seed", "rungs"} as text and numbers.
@@ -125,6 +126,7 @@ class StudyRecord:
     facts: dict[str, Any]
     versions: dict[str, str]
     mlflow: dict[str, str | None] | None
+    where: str = ""
     format: int = 1
 
     @classmethod

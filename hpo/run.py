@@ -100,6 +100,7 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         created=time.time(),
         sweep_name=path.stem,
         origin=str(path.resolve()),
+        where=str(Path.cwd()),
         assignments=list(assignments),
         objective=sweep.objective,
         metric={"name": sweep.metric.name, "direction": sweep.metric.direction.value, "at": sweep.metric.at},
@@ -173,7 +174,9 @@ class Interrupt:
         self._note("Stopping: each trial is set aside at its next measurement. Ctrl-C again stops at once.")
 
 
-def launcher_for(planned: Plan, folder: StudyFolder, slots: int | None, *, inline: bool) -> tuple[Launcher, Layout]:
+def launcher_for(
+    planned: Plan, folder: StudyFolder, where: Path, slots: int | None, *, inline: bool
+) -> tuple[Launcher, Layout]:
     """Slots on this machine. With `inline`, trials run in this process, one at a time."""
     launch = planned.sweep.launch if slots is None else dataclasses.replace(planned.sweep.launch, slots=slots)
     if inline:
@@ -186,8 +189,15 @@ def launcher_for(planned: Plan, folder: StudyFolder, slots: int | None, *, inlin
         threads=shape.threads,
         gpus=shape.gpus,
         log=folder.server_log,
+        where=where,
     )
     return launcher, shape
+
+
+def _where(folder: StudyFolder) -> Path:
+    """The folder a study was begun in, if it is still there."""
+    where = Path(StudyRecord.read(folder).where)
+    return where if where.is_dir() else Path.cwd()
 
 
 def prepare(planned: Plan, settings: Mapping[str, object], folder: StudyFolder, launcher: Launcher) -> dict[str, Any]:
@@ -217,7 +227,7 @@ def conduct(
     search = planned.sweep.search
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(folder))
-        launcher, shape = launcher_for(planned, folder, slots, inline=inline)
+        launcher, shape = launcher_for(planned, folder, _where(folder), slots, inline=inline)
         stack.callback(launcher.close)
         try:
             with waiting(console, "importing the objective and preparing its data"):
@@ -336,7 +346,7 @@ def train_in_full(
     place.root.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(place))
-        launcher, _ = launcher_for(planned, place, slots, inline=inline)
+        launcher, _ = launcher_for(planned, place, _where(folder), slots, inline=inline)
         stack.callback(launcher.close)
         with waiting(console, "importing the objective and preparing its data"):
             facts = prepare(planned, promotion.settings, place, launcher)

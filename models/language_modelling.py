@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.configuration import Data, EarlyStopping, Model, Tokenizer, Training
-from models.errors import ModelsError, SettingError
+from models.errors import DataError, ModelsError, SettingError
 from models.metrics import Measurement
 
 if TYPE_CHECKING:
     from models.preparation import Prepared
 
 __all__ = [
+    "METRICS",
     "PRELOAD",
+    "REQUIREMENTS",
     "SERVING",
     "Config",
     "Data",
@@ -30,6 +32,7 @@ __all__ = [
     "Tokenizer",
     "length",
     "prepare",
+    "promotable",
     "save",
     "test",
     "train",
@@ -40,6 +43,18 @@ PRELOAD: tuple[str, ...] = ("models.next_token",)
 
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
+
+REQUIREMENTS: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+"""Packages that loading a saved model requires."""
+
+METRICS: tuple[str, ...] = (
+    "validation/loss",
+    "validation/perplexity",
+    "validation/bits_per_byte",
+    "train/loss",
+    "train/tokens_per_second",
+)
+"""What a search may optimize, of all that `train` measures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +121,15 @@ def prepare(config: Config) -> dict[str, str | int | float]:
     Raises ModelsError for whatever of the data or the tokenizer cannot be read or used.
     """
     return dict(_prepared(config).facts)
+
+
+def promotable(config: Config) -> None:
+    """Raises ModelsError where `test` could not be done, so that nobody trains for days to hear of it."""
+    if _prepared(config).count("test", "tokens") == 0:
+        raise DataError(
+            "data.test: 0 leaves no test split, and a promotion is judged on one. "
+            "Set data.test to a share such as 0.05, or name data.test_split."
+        )
 
 
 def length(config: Config) -> int:

@@ -127,4 +127,8 @@ def test_nothing_is_left_outside_studies_and_caches(studies: Path) -> None:
     # Files a developer is just writing are untracked and not ignored; what a run leaves behind would be too, but
     # never at places where code lives.
     written = tuple(path for path in untracked if path.startswith(("hpo/", "models/", "tests/", "sweeps/", ".")))
-    assert [path for path in left if not caches.search(path) and path.rstrip("/") not in written and not any(w.startswith(path) for w in written)] == []
+    assert [
+        path
+        for path in left
+        if not caches.search(path) and path.rstrip("/") not in written and not any(w.startswith(path) for w in written)
+    ] == []

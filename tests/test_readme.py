@@ -60,7 +60,9 @@ def test_each_shipped_sweep_is_in_order(sweep: str) -> None:
     assert "is in order" in done.stdout
 
 
-@pytest.mark.parametrize("sweep", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "studies").glob("*/sweep.yaml")))
+@pytest.mark.parametrize(
+    "sweep", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "studies").glob("*/sweep.yaml"))
+)
 def test_each_sweep_of_a_kept_report_is_in_order(sweep: str) -> None:
     if (ROOT / sweep).with_name("study.json").exists():
         pytest.skip("a study that was run here, not a kept report")

@@ -38,12 +38,21 @@ class Processes:
         threads: CPU threads each job may use.
         gpus: identifiers for CUDA_VISIBLE_DEVICES; slots are dealt over them in turn. Empty for CPU.
         log: where the server's own output goes.
+        where: the folder that jobs run in; the current one if not given.
 
     The server begins to import as soon as this is made; `ready` waits for it.
     """
 
     def __init__(
-        self, objective: str, folder: Path, *, slots: int, threads: int, gpus: Sequence[str], log: Path
+        self,
+        objective: str,
+        folder: Path,
+        *,
+        slots: int,
+        threads: int,
+        gpus: Sequence[str],
+        log: Path,
+        where: Path | None = None,
     ) -> None:
         self._slots = slots
         self._gpus = tuple(gpus)
@@ -63,6 +72,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 env=environment,
+                cwd=where,
                 start_new_session=True,
             )
         # Our copy of its end must go: else its death would never show as the end of the stream.
@@ -130,7 +140,7 @@ class Processes:
         task = {
             "call": companion,
             "settings": dict(settings),
-            "arguments": {name: str(value) for name, value in arguments.items()},
+            "arguments": {name: str(Path(value).resolve()) for name, value in arguments.items()},
             "environment": {"CUDA_VISIBLE_DEVICES": self._gpus[0]} if self._gpus else {},
         }
         pid, connection = self._fork(task, log)

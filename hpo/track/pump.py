@@ -62,8 +62,8 @@ class Courier:
         self._trouble: str | None = None
         folder.tracking.mkdir(exist_ok=True)
         saved = {} if from_start else read_cursor(folder, tracker.name)
-        if saved.get("address") == tracker.address and saved["offset"] <= _size(folder.journal):
-            self._memory, self._offset = saved["memory"], saved["offset"]
+        if saved.get("address") == tracker.address and saved.get("offset", 0) <= _size(folder.journal):
+            self._memory, self._offset = saved.get("memory", {}), saved.get("offset", 0)
             self._recall()
 
     def _recall(self) -> None:

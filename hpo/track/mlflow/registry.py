@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +164,8 @@ def _addressed(uri: str, experiment_id: str) -> Iterator[Any]:
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_EXPERIMENT_ID"] = experiment_id
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield mlflow
     finally:
         # This also sets the environment variable, which would decide where the next study goes.

@@ -80,21 +80,21 @@ def serve_ui(uri: str, port: int = 5000) -> Server:
     arguments = ["server", "--host", "127.0.0.1", "--port", str(given), "--workers", "1"]
     if (artifacts := store.artifacts_folder(uri)) is not None:
         arguments += ["--artifacts-destination", str(artifacts)]
-    log = tempfile.TemporaryFile()  # noqa: SIM115  the server writes to it for as long as it lives
-    process = subprocess.Popen(
-        children.command("hpo.track.mlflow.server", *arguments),
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
     url = f"http://127.0.0.1:{given}"
-    try:
-        _await(url, process, log)
-    except BaseException:
-        _end(process)
-        raise
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            children.command("hpo.track.mlflow.server", *arguments),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            _await(url, process, log)
+        except BaseException:
+            _end(process)
+            raise
     return Server(url, given != port, process)
 
 

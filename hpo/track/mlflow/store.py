@@ -13,6 +13,7 @@ import getpass
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ def library() -> Any:
         os.environ.setdefault(variable, setting)
     import mlflow
 
+    with warnings.catch_warnings():
+        # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates; it says so to whoever imports its store.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import mlflow.store.tracking.sqlalchemy_store
     # Its own traceback of every failed call; the error itself reaches us.
     logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
