@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import math
@@ -273,7 +274,10 @@ class StudyState:
 
 
 class Journal:
-    """Appends events, each on disk when `append` returns. One writer: hold the study's lock."""
+    """Appends events, each on disk when `append` returns. One writer: hold the study's lock.
+
+    `append` raises OSError where the disk does not take the whole line; the journal is then as before.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
@@ -282,8 +286,15 @@ class Journal:
         self._file = path.open("ab", buffering=0)
 
     def append(self, event: Event | StudyState) -> None:
-        self._file.write(encode(event, self._clock()).encode() + b"\n")
-        os.fsync(self._file.fileno())
+        data = encode(event, self._clock()).encode() + b"\n"
+        descriptor = self._file.fileno()
+        end = os.fstat(descriptor).st_size
+        written = os.write(descriptor, data)
+        if written < len(data):
+            # A disk that is nearly full takes a part of a line. What follows must not be glued to it.
+            os.ftruncate(descriptor, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        os.fsync(descriptor)
 
     def close(self) -> None:
         self._file.close()

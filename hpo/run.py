@@ -133,6 +133,8 @@ def reopen(folder: StudyFolder, trials: int | None) -> Plan:
             f"study {folder.name!r} has its {asked} trials; nothing is left to resume. "
             f"To extend it: hpo resume {folder.name} --trials {asked + 10}."
         )
+    if trials is not None and trials < len(history.trials):
+        raise UserError(f"study {folder.name!r} has {len(history.trials)} trials already; --trials counts them all.")
     if trials is not None and trials != record.search["trials"]:
         search = {**record.search, "trials": trials}
         assignments = [text for text in record.assignments if not text.startswith("search.trials=")]
@@ -297,12 +299,19 @@ def _drive(
         except KeyboardInterrupt:
             state = StudyState("interrupted", "stopped at once")
             raise
+        except OSError as error:
+            state = StudyState("interrupted", f"{error.strerror}: {error.filename}")
+            raise HpoError(
+                f"cannot write the study's journal: {error.strerror} ({folder.root}). "
+                "Trials were stopped; once that is mended, resume from the last checkpoints."
+            ) from error
         except HpoError as error:
             state = StudyState("failed", str(error))
             raise
         finally:
             launcher.kill()
-            journal.append(state)
+            with contextlib.suppress(OSError):  # a full disk; the lock says that nobody runs the study any more
+                journal.append(state)
             view.close()
     return state
 

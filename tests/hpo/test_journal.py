@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,6 +63,21 @@ def test_a_torn_last_line_is_cut_and_the_rest_kept(tmp_path: Path, cut: int) -> 
         journal.append(Ended(0, Outcome(Ending.FAILED, "why"), 3.0))
     assert History.read(path).trials[0].reason == "why"
     assert path.read_bytes().startswith(whole[: whole.rstrip(b"\n").rfind(b"\n") + 1])
+
+
+def test_a_line_that_the_disk_takes_only_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.jsonl"
+    written(path)
+    before = path.read_bytes()
+    whole_write = os.write
+    with Journal(path, lambda: 1.0) as journal:
+        monkeypatch.setattr(os, "write", lambda descriptor, data: whole_write(descriptor, data[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(StudyState("finished"))
+        assert path.read_bytes() == before
+        monkeypatch.undo()
+        journal.append(StudyState("finished"))
+    assert History.read(path).state == "finished"
 
 
 def test_reading_goes_on_from_where_it_was_left(tmp_path: Path) -> None:
