@@ -296,6 +296,7 @@ def test_a_study_of_another_experiment_goes_there(studies: Path, client: Any, tr
 
 
 def test_an_experiment_in_the_bin_is_taken_out_again(studies: Path, client: Any, tracker: Make) -> None:
-    client.delete_experiment(client.create_experiment("lr"))
-    carry(study(studies, [started(0)]), tracker)
+    carry(study(studies, [started(0)], "one"), tracker)
+    client.delete_experiment(client.get_experiment_by_name("lr").experiment_id)
+    carry(study(studies, [started(0)], "other"), tracker)
     assert client.get_experiment_by_name("lr").lifecycle_stage == "active"
