@@ -4,14 +4,14 @@ Replays the study's journal through the live screen up to a moment two thirds in
 """
 
 import io
-import json
 import sys
 from fractions import Fraction
 from pathlib import Path
 
 from rich.console import Console
 
-from hpo.journal import History, StudyFolder, StudyRecord, lines
+from hpo.folder import StudyFolder, StudyRecord
+from hpo.journal import History, lines
 from hpo.live import LiveView, Scoreboard
 from hpo.trials import Assignment, Ended, Ending, Event, Measurement, Outcome, Progressed, Started
 

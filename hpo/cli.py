@@ -32,7 +32,7 @@ errors = Console(stderr=True, highlight=False)
 
 
 def _studies(typed: str) -> list[str]:
-    from hpo.journal import study_names
+    from hpo.folder import study_names
 
     folder = Path(os.environ.get("HPO_STUDIES", "studies"))
     return [name for name in study_names(folder) if name.startswith(typed)]
@@ -99,7 +99,7 @@ def resume(
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
     """Go on with an interrupted study, or extend a finished one with --trials."""
-    from hpo.journal import find_study
+    from hpo.folder import find_study
     from hpo.run import conduct, reopen
 
     folder = find_study(studies, name)
@@ -128,7 +128,7 @@ def _at(root: Path) -> str:
 
 def _finish(state: str, root: Path) -> None:
     """The last words of a run: what was found, and the next two commands."""
-    from hpo.journal import StudyFolder
+    from hpo.folder import StudyFolder
     from hpo.report import study_view
     from hpo.summary import Summary
 
@@ -150,7 +150,7 @@ def _finish(state: str, root: Path) -> None:
 @app.command(name="list")
 def list_(studies: Studies = DEFAULT_STUDIES) -> None:
     """List the studies there are."""
-    from hpo.journal import StudyFolder, study_names
+    from hpo.folder import StudyFolder, study_names
     from hpo.report import study_table
     from hpo.summary import Summary
 
@@ -170,7 +170,7 @@ def show(
 ) -> None:
     """Show a study, or one trial of it."""
     from hpo import report
-    from hpo.journal import find_study
+    from hpo.folder import find_study
     from hpo.promote import promotions
     from hpo.summary import Summary
 
@@ -198,7 +198,7 @@ def ui(
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
     """Start the MLflow UI and print the link that opens a study."""
-    from hpo.journal import StudyRecord, find_study
+    from hpo.folder import StudyRecord, find_study
     from hpo.sweep import MlflowSettings
     from hpo.track.mlflow.pages import front_page, study_page
     from hpo.track.mlflow.server import serve_ui
@@ -224,7 +224,7 @@ def ui(
 @app.command()
 def sync(name: Name, studies: Studies = DEFAULT_STUDIES) -> None:
     """Bring the tracker up to a study's journal, after it was down or slow."""
-    from hpo.journal import find_study
+    from hpo.folder import find_study
     from hpo.track import pump
 
     lines = pump.sync(find_study(studies, name))
@@ -245,7 +245,7 @@ def promote(
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
     """Train a trial's configuration in full, test it on unseen data, and register the model."""
-    from hpo.journal import find_study
+    from hpo.folder import find_study
     from hpo.promote import draft
     from hpo.registration import publish
     from hpo.report import promotion_view
@@ -273,7 +273,7 @@ def delete(
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
     """Delete a study: its folder, and its runs in the tracker. Registered models stay."""
-    from hpo.journal import delete_study, find_study, locked
+    from hpo.folder import delete_study, find_study, locked
     from hpo.registration import forget
 
     folder = find_study(studies, name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from hpo.journal import History, StudyFolder
+from hpo.folder import StudyFolder
+from hpo.journal import History
 from hpo.trials import Direction, Ended, Ending
 
 

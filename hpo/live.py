@@ -19,7 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpo.journal import History, StudyRecord
+from hpo.folder import StudyRecord
+from hpo.journal import History
 from hpo.trials import Assignment, Direction, Ended, Ending, Event, Interrupted, Progressed, Started
 from hpo.wording import STYLES, duration, number, parameters
 

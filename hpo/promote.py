@@ -20,7 +20,8 @@ from typing import Any
 
 from hpo.document import load_yaml
 from hpo.errors import HpoError, UserError, did_you_mean
-from hpo.journal import History, StudyFolder, StudyRecord, TrialRecord, write_atomically
+from hpo.folder import StudyFolder, StudyRecord, write_atomically
+from hpo.journal import History, TrialRecord
 from hpo.launch import Launcher
 from hpo.plan import Plan
 from hpo.schema import Invalid, flatten
@@ -242,11 +243,15 @@ def model_folder(folder: StudyFolder) -> Path:
     return folder.root / "model"
 
 
+FRONT_MATTER = "---\nlibrary_name: transformers\ntags: [hpo]\n---\n\n"
+"""What the Hugging Face hub reads at the top of a model's README.md."""
+
+
 # -- the model card -------------------------------------------------------------------------------------
 
 
 def model_card(promotion: Promotion, record: StudyRecord, folder: StudyFolder, model_name: str) -> str:
-    """The README.md of a promoted model: data, configuration, results, commands, versions."""
+    """A promoted model in Markdown: data, configuration, results, commands, versions."""
     history = History.read(folder.journal)
     winner = history.trials[max(history.trials)]
     metric = record.metric["name"]
@@ -255,7 +260,6 @@ def model_card(promotion: Promotion, record: StudyRecord, folder: StudyFolder, m
     changes = "".join(f" --set {name}={value}" for name, value in promotion.changes.items())
     settings = [(name, value, promotion.baseline_settings.get(name)) for name, value in promotion.settings.items()]
     return "\n".join([
-        "---", "library_name: transformers", "tags: [hpo]", "---", "",
         f"# {model_name}", "",
         f"Trial {promotion.trial} of study `{promotion.study}`, trained in full and tested on data that no trial of "
         "the study has seen, beside the study's baseline configuration trained in the same way.", "",

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import ModuleType
 
 from hpo.errors import HpoError
-from hpo.journal import History, StudyFolder, StudyRecord, write_atomically
-from hpo.promote import Promotion, beats, data_digest, model_card, model_folder, test_metric
+from hpo.folder import StudyFolder, StudyRecord, write_atomically
+from hpo.journal import History
+from hpo.promote import FRONT_MATTER, Promotion, beats, data_digest, model_card, model_folder, test_metric
 from hpo.sweep import MlflowSettings
 from hpo.track.mlflow.registry import Candidate, Champion, PromotionRun, champion, crown, log_promotion, register
 from hpo.track.mlflow.runs import delete_study
@@ -40,7 +41,7 @@ def publish(
     record = StudyRecord.read(folder)
     name = model_name or record.sweep_name
     card = model_card(promotion, record, place, name)
-    write_atomically(model_folder(place) / "README.md", card)
+    write_atomically(model_folder(place) / "README.md", FRONT_MATTER + card)
     if record.mlflow is None:
         found = {"name": name, "version": "", "alias": "", "verdict": "not registered: the study is not tracked"}
     else:
@@ -116,7 +117,7 @@ def judge(promotion: Promotion, record: StudyRecord, present: Champion | None, v
     if _loses(promotion, record, baseline):
         return f"it loses to its own baseline ({metric} {mine} against {number(baseline[metric])})", False
     if present is None:
-        return "the first version of this model", True
+        return "there was no champion yet", True
     if present.version == version:
         return "it is the champion already", True
     if present.tags.get("hpo.data_digest") != data_digest(promotion) or metric not in present.tags:

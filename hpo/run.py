@@ -22,7 +22,8 @@ from typing import Any, Literal
 from rich.console import Console
 
 from hpo.errors import HpoError, UserError
-from hpo.journal import History, Journal, StudyFolder, StudyRecord, StudyState, locked, write_atomically
+from hpo.folder import StudyFolder, StudyRecord, locked, write_atomically
+from hpo.journal import History, Journal, StudyState
 from hpo.keeping import Keeper
 from hpo.launch import Launcher
 from hpo.launch.devices import Layout, cores, gpus, layout

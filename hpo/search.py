@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpo.errors import HpoError
-from hpo.journal import History, Journal, StudyFolder
+from hpo.folder import StudyFolder
+from hpo.journal import History, Journal
 from hpo.launch import Finished, Job, Launcher, Report
 from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measured, Outcome, Progressed, Started
 

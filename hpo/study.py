@@ -23,7 +23,8 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo.errors import Mistake, SweepError, UserError
-from hpo.journal import History, StudyFolder, TrialRecord, lines, mend
+from hpo.folder import StudyFolder
+from hpo.journal import History, TrialRecord, lines, mend
 from hpo.plan import Plan, by_line, draft
 from hpo.samplers import make_sampler
 from hpo.space import Choices, Dimension, IntRange, Parameter

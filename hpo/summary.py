@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hpo.journal import History, StudyFolder, StudyRecord, TrialRecord, is_locked
+from hpo.folder import StudyFolder, StudyRecord, is_locked
+from hpo.journal import History, TrialRecord
 from hpo.trials import Direction, Ending
 
 

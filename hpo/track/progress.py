@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpo.journal import History, StudyRecord, TrialRecord
+from hpo.folder import StudyRecord
+from hpo.journal import History, TrialRecord
 from hpo.track import spelling
 from hpo.trials import Direction, Ending
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from hpo.errors import HpoError, UserError
-from hpo.journal import History, StudyFolder, StudyRecord, is_locked, lines, write_atomically
+from hpo.folder import StudyFolder, StudyRecord, is_locked, write_atomically
+from hpo.journal import History, lines
 from hpo.sweep import MlflowSettings
 from hpo.track import Line, Tracker, children, spelling
 

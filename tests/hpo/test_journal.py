@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import UserError
-from hpo.journal import History, Journal, StudyFolder, StudyState, find_study, is_locked, lines, locked
+from hpo.folder import StudyFolder, find_study, is_locked, locked
+from hpo.journal import History, Journal, StudyState, lines
 from hpo.trials import Assignment, Ended, Ending, Interrupted, Measurement, Outcome, Progressed, Started
 
 ASSIGNMENT = Assignment(

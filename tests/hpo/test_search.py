@@ -8,7 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpo.journal import History, Journal, StudyFolder
+from hpo.folder import StudyFolder
+from hpo.journal import History, Journal
 from hpo.launch.inline import Inline
 from hpo.plan import Plan
 from hpo.search import RepeatedFailure, Search

@@ -9,7 +9,8 @@ import math
 import pytest
 from rich.console import Console
 
-from hpo.journal import History, StudyRecord, encode
+from hpo.folder import StudyRecord
+from hpo.journal import History, encode
 from hpo.live import LiveView, PlainView, Scoreboard, sparkline
 from hpo.report import gain, study_json, study_view, trial_view
 from hpo.summary import Summary

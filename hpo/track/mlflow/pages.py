@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.journal import StudyRecord
+from hpo.folder import StudyRecord
 from hpo.track.mlflow import store, view
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpo.journal import StudyRecord
+from hpo.folder import StudyRecord
 from hpo.track import spelling
 from hpo.track.mlflow import store
 from hpo.trials import Measurement

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.journal import History, StudyFolder, StudyRecord, TrialRecord
+from hpo.folder import StudyFolder, StudyRecord
+from hpo.journal import History, TrialRecord
 from hpo.track import Line, spelling
 from hpo.track.mlflow import store, view
 from hpo.track.progress import best_trial, counts, optimisation_curve, summary

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import UserError
-from hpo.journal import StudyRecord
+from hpo.folder import StudyRecord
 from hpo.sweep import MlflowSettings
 from hpo.track import spelling
 

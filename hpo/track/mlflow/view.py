@@ -12,7 +12,7 @@ import zlib
 from typing import Any
 from urllib.parse import quote
 
-from hpo.journal import StudyRecord
+from hpo.folder import StudyRecord
 from hpo.track import spelling
 
 _TAG_CHARACTERS = 20_000

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpo.journal import StudyFolder, StudyRecord
+from hpo.folder import StudyFolder, StudyRecord
 from hpo.track.mlflow import store
 from hpo.track.mlflow.runs import MlflowTracker
 

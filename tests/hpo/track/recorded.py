@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hpo.journal import Journal, StudyFolder, StudyRecord, StudyState
+from hpo.folder import StudyFolder, StudyRecord
+from hpo.journal import Journal, StudyState
 from hpo.track import Line
 from hpo.trials import Assignment, Ended, Ending, Event, Measurement, Outcome, Progressed, Started
 

@@ -145,7 +145,7 @@ def test_a_copy_that_is_gone_is_written_again_from_the_first_line(studies: Path)
 
 
 def test_nobody_says_a_living_coordinators_trials_are_set_aside(studies: Path) -> None:
-    from hpo.journal import locked
+    from hpo.folder import locked
 
     folder, tracker = study(studies, numbered(2)), Notebook()
     with locked(folder):
@@ -196,7 +196,7 @@ def test_a_pump_whose_coordinator_was_killed_carries_the_rest_and_says_so(studie
     # A coordinator that starts a pump and is killed at once.
     script = f"""
 import os, pathlib, signal
-from hpo.journal import StudyFolder
+from hpo.folder import StudyFolder
 from hpo.track.pump import Pump
 pump = Pump.start(StudyFolder(pathlib.Path({str(folder.root)!r})))
 print(pump._process.pid, flush=True)

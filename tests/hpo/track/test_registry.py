@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from recorded import BEGIN, by_name, contents, record, study, whole_search
 
-from hpo.journal import StudyFolder
+from hpo.folder import StudyFolder
 from hpo.track.mlflow import store
 from hpo.track.mlflow.registry import Candidate, PromotionRun, champion, crown, log_promotion, register
 from hpo.track.mlflow.runs import MlflowTracker

@@ -12,7 +12,8 @@ import pytest
 from recorded import append, by_name, contents, ended, journal_lines, measured, record, started, study, whole_search
 
 from hpo.errors import UserError
-from hpo.journal import StudyFolder, StudyRecord, StudyState, locked
+from hpo.folder import StudyFolder, StudyRecord, locked
+from hpo.journal import StudyState
 from hpo.sweep import MlflowSettings
 from hpo.track.mlflow import pages, store, view
 from hpo.track.mlflow.runs import MlflowTracker, delete_study

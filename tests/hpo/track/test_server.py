@@ -11,7 +11,7 @@ import pytest
 from recorded import append, by_name, contents, study, whole_search
 
 from hpo.errors import HpoError
-from hpo.journal import StudyFolder, StudyRecord
+from hpo.folder import StudyFolder, StudyRecord
 from hpo.track.mlflow import store
 from hpo.track.mlflow.runs import MlflowTracker
 from hpo.track.mlflow.server import serve_ui

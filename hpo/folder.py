@@ -1,0 +1,212 @@
+"""The folder of a study: every path in it, what the study is, and who holds it.
+
+studies/<name>/
+    sweep.yaml       the sweep as it was written
+    study.json       name, origin, overrides, versions: written once
+    journal.jsonl    one line an event, appended, never rewritten
+    optuna.jsonl     Optuna's own journal
+    lock             held by the one coordinator
+    trials/0007/     the trial's working folder (checkpoints)
+    trials/0007.log  what it printed
+    promotions/0001/ a full run
+    tracking/        how far each tracker has come
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import UserError, did_you_mean
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFolder:
+    """Every path of one study."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def sweep(self) -> Path:
+        return self.root / "sweep.yaml"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "study.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    @property
+    def optuna(self) -> Path:
+        return self.root / "optuna.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def promotions(self) -> Path:
+        return self.root / "promotions"
+
+    @property
+    def tracking(self) -> Path:
+        return self.root / "tracking"
+
+    @property
+    def server_log(self) -> Path:
+        return self.root / "launch.log"
+
+    def trial(self, number: int) -> Path:
+        return self.root / "trials" / f"{number:04d}"
+
+    def trial_log(self, number: int) -> Path:
+        return self.root / "trials" / f"{number:04d}.log"
+
+    def promotion(self, number: int) -> Path:
+        return self.promotions / f"{number:04d}"
+
+    @property
+    def exists(self) -> bool:
+        return self.record.is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """What a study is, written once as study.json: enough to show, track and resume it.
+
+    Attributes:
+        id: never reused, unlike the name.
+        created: seconds since the epoch.
+        sweep_name: the sweep file's name without its suffix; trackers call the experiment so.
+        origin: where the sweep lay; an objective's file is found relative to its folder.
+        where: the folder the study was begun in; trials run there, so that relative paths of data hold.
+        assignments: the `--set` overrides it was run with.
+        metric: {"name", "direction", "at"}.
+        search: {"sampler", "pruner", "trials", "seed", "rungs"} as text and numbers.
+        fixed: settings that do not vary, by dotted name.
+        space: searched settings, each in words.
+        facts: what the objective's `prepare` said of its data.
+        versions: of the packages that matter.
+        mlflow: {"tracking_uri", "experiment"}, or None where the study is not tracked.
+    """
+
+    name: str
+    id: str
+    created: float
+    sweep_name: str
+    origin: str
+    assignments: list[str]
+    objective: str
+    metric: dict[str, str]
+    search: dict[str, Any]
+    fixed: dict[str, Any]
+    space: dict[str, str]
+    facts: dict[str, Any]
+    versions: dict[str, str]
+    mlflow: dict[str, str | None] | None
+    where: str = ""
+    format: int = 1
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> StudyRecord:
+        """The record of a study.
+
+        Raises:
+            UserError: it was written by a newer version of this program.
+        """
+        fields = json.loads(folder.record.read_text(encoding="utf-8"))
+        if fields.get("format") != FORMAT:
+            raise UserError(
+                f"{folder.record}: written in format {fields.get('format')!r}, this version reads {FORMAT}."
+            )
+        return cls(**fields)
+
+    def write(self, folder: StudyFolder) -> None:
+        write_atomically(folder.record, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def study_names(studies: Path) -> list[str]:
+    """Names of the studies in a folder, sorted."""
+    if not studies.is_dir():
+        return []
+    return sorted(path.parent.name for path in studies.glob("*/study.json"))
+
+
+def find_study(studies: Path, name: str) -> StudyFolder:
+    """The folder of an existing study.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    folder = StudyFolder(studies / name)
+    if not folder.exists:
+        names = study_names(studies)
+        hint = did_you_mean(name, names) or " `hpo list` shows what is there."
+        raise UserError(f"no study {name!r} in {studies}.{hint}")
+    return folder
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def locked(folder: StudyFolder) -> Iterator[None]:
+    """Hold a study: one coordinator at a time. The kernel releases the lock with the process, however it dies.
+
+    Raises:
+        UserError: another process holds it; the message names it.
+    """
+    with folder.lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(f"study {folder.name!r} is being run by {holder}. Wait for it, or stop it first.") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def is_locked(folder: StudyFolder) -> bool:
+    """Whether a living coordinator holds the study."""
+    if not folder.lock.exists():
+        return False
+    with folder.lock.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def delete_study(folder: StudyFolder) -> None:
+    """Remove a study's folder. The caller holds its lock."""
+    # The record goes first: a half-deleted folder is then no study, rather than a broken one.
+    folder.record.unlink(missing_ok=True)
+    shutil.rmtree(folder.root)
