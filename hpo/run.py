@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import platform
 import re
 import shutil
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -34,6 +36,8 @@ from hpo.plan import Plan
 from hpo.promote import Given, Promotion, test
 from hpo.search import Search, Trials
 from hpo.study import Study, plan
+from hpo.sweep import Sweep
+from hpo.track.mlflow.store import tracking_uri
 from hpo.track.pump import Pump
 from hpo.trials import Direction, Ended, rung_tokens
 
@@ -83,6 +87,8 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
             f"study {name!r} exists already in {studies}. Go on with it: hpo resume {name}. "
             f"Begin another: --name {_free_name(studies, name)}. Remove it: hpo delete {name}."
         )
+    if planned.sweep.mlflow is not None:
+        tracking_uri(planned.sweep.mlflow, studies)  # an address that cannot be one is refused now, not hours later
     folder.root.mkdir(parents=True, exist_ok=True)
     write_atomically(folder.sweep, text)
     _record(planned, folder, path, assignments).write(folder)
@@ -116,8 +122,19 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         space={parameter.name: str(parameter.dimension) for parameter in planned.space.parameters},
         facts={},
         versions=versions(),
-        mlflow=None if sweep.mlflow is None else dataclasses.asdict(sweep.mlflow),
+        mlflow=None if sweep.mlflow is None else {**dataclasses.asdict(sweep.mlflow), "tracking_uri": _address(sweep)},
     )
+
+
+def _address(sweep: Sweep) -> str | None:
+    """The tracking address to keep with the study, so that it is found again when the environment has changed.
+
+    The store beside the studies is kept as None, since studies may be moved with it; an address with a password in
+    it is not written down at all.
+    """
+    assert sweep.mlflow is not None
+    given = sweep.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return None if given is None or urlsplit(given).password else given
 
 
 def reopen(folder: StudyFolder, trials: int | None) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpo.errors import HpoError
 from hpo.folder import StudyRecord
 from hpo.track.mlflow import store, view
 
@@ -13,9 +14,18 @@ def study_page(uri: str, base_url: str, record: StudyRecord) -> str:
         uri: of the store.
         base_url: of the server that shows it.
         record: of the study.
+
+    Raises:
+        HpoError: the store does not answer.
     """
     name = (record.mlflow or {}).get("experiment") or record.sweep_name
-    experiment = store.client(uri).get_experiment_by_name(name)
+    client = store.client(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment = client.get_experiment_by_name(name)
+    except MlflowException as error:
+        raise HpoError(f"MLflow at {store.shown(uri)} does not answer: {store.line_of(error)}.") from error
     if experiment is None:
         return front_page(base_url)
     key = view.key(record)

@@ -13,6 +13,7 @@ from recorded import append, by_name, contents, study, whole_search
 from hpo.errors import HpoError
 from hpo.folder import StudyFolder, StudyRecord
 from hpo.track.mlflow import store
+from hpo.track.mlflow.pages import study_page
 from hpo.track.mlflow.runs import MlflowTracker
 from hpo.track.mlflow.server import serve_ui
 from hpo.track.pump import Courier
@@ -85,3 +86,9 @@ def test_a_ui_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(HpoError, match=r"^the MLflow UI did not start: .+") as caught:
         serve_ui(f"sqlite:///{tmp_path}/mlflow.db", 0)
     assert "\n" not in str(caught.value)
+
+
+def test_a_study_whose_server_is_gone_has_no_page_and_says_so_in_one_line(studies: Path, uri: str) -> None:
+    record = StudyRecord.read(study(studies))
+    with pytest.raises(HpoError, match=r"^MLflow at http://127.0.0.1:9 does not answer: [^\n]*refused"):
+        study_page("http://127.0.0.1:9", "http://127.0.0.1:9", record)
