@@ -65,14 +65,19 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
 
 
 def import_class(name: str, base: type) -> Any:
-    """The class behind an import path "package.module:Class".
+    """The class behind an import path.
+
+    Args:
+        name: "package.module:Class", or "optunahub:samplers/auto_sampler:AutoSampler" for a class of OptunaHub's
+            registry (which the package optunahub fetches the first time).
+        base: what it must be.
 
     Raises:
         UserError: it cannot be imported or is no `base`.
     """
-    module_name, _, attribute = name.partition(":")
+    module_name, _, attribute = name.rpartition(":")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        found = getattr(_module(module_name), attribute)
     except ImportError as error:
         raise UserError(f"cannot import {module_name}: {error}.") from None
     except AttributeError:
@@ -80,6 +85,21 @@ def import_class(name: str, base: type) -> Any:
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{name} is no optuna {base.__name__}.")
     return found
+
+
+def _module(name: str) -> Any:
+    registry, _, package = name.partition(":")
+    if registry != "optunahub" or not package:
+        return importlib.import_module(name)
+    try:
+        import optunahub
+    except ImportError:
+        raise UserError(f"{name} requires the package optunahub: pip install optunahub") from None
+    try:
+        return optunahub.load_module(package)
+    except Exception as error:  # git's, the network's, the package's own: each says what it is on its last line
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise UserError(f"{name} could not be loaded: {last}") from None
 
 
 def build(cls: Callable[..., T], strategy: Strategy, options: dict[str, Any]) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -219,6 +220,24 @@ def test_all_mistakes_come_at_once_in_the_order_of_their_lines(write_sweep: Writ
     )
     lines = [error.split(":")[1] for error in errors_of(path)]
     assert lines == ["2", "4", "7", "10"]
+
+
+def test_a_sampler_of_optunahub_is_loaded_from_its_registry(
+    write_sweep: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "optunahub.py").write_text(
+        "import types, optuna\n"
+        "def load_module(package):\n"
+        "    if package != 'samplers/auto_sampler': raise LookupError(package)\n"
+        "    return types.SimpleNamespace(AutoSampler=optuna.samplers.RandomSampler)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "optunahub", raising=False)
+    path = write_sweep(("  seed: 3", "  sampler: optunahub:samplers/auto_sampler:AutoSampler"))
+    assert plan(path.read_text(), path).sweep.search.sampler.name.endswith("AutoSampler")
+    bad = write_sweep(("  seed: 3", "  sampler: optunahub:samplers/other:Best"))
+    (error,) = errors_of(bad)
+    assert error.startswith("sweep.yaml:11: search.sampler: optunahub:samplers/other could not be loaded: ")
 
 
 def test_yaml_reads_numbers_and_words_as_written(write_sweep: Write) -> None:

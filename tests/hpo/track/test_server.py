@@ -89,6 +89,6 @@ def test_a_ui_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_study_whose_server_is_gone_has_no_page_and_says_so_in_one_line(studies: Path, uri: str) -> None:
-    record = StudyRecord.read(study(studies))
+    record = StudyRecord.read(study(studies, whole_search()))
     with pytest.raises(HpoError, match=r"^MLflow at http://127.0.0.1:9 does not answer: [^\n]*refused"):
         study_page("http://127.0.0.1:9", "http://127.0.0.1:9", record)
