@@ -63,11 +63,15 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How to search. `trials` counts every trial that ended, the baseline included."""
+    """How to search. `trials` counts every trial that ended, the baseline included.
+
+    The default rule is a mild one from a third of a trial on. Under a learning rate that falls to the end, the order
+    of trials at 1/9 was measured to be the reverse of that at the end (studies/tinyshakespeare).
+    """
 
     trials: int = 20
     sampler: Strategy = Strategy("tpe")
-    pruner: Strategy = Strategy("successive halving")
+    pruner: Strategy = Strategy("median")
     time_limit_seconds: float | None = None
     seed: int = 0
     rungs: tuple[Rung, ...] = ()
@@ -334,7 +338,7 @@ class _Reader(Document):
             pruner=self.strategy((*path, "pruner"), values.get("pruner"), PRUNERS, default.pruner),
             time_limit_seconds=self.seconds((*path, "time_limit"), values.get("time_limit")),
             seed=self.whole(path, values, "seed", default.seed, 0),
-            rungs=self.rungs((*path, "rungs"), values.get("rungs", ["1/9", "1/3", 1.0])),
+            rungs=self.rungs((*path, "rungs"), values.get("rungs", ["1/3", "2/3", 1.0])),
         )
 
     def strategy(self, path: Path_, node: Any, known: Sequence[str], default: Strategy) -> Strategy:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,22 @@ def shown(name: str = "sweep") -> dict[str, Any]:
     return content
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
 def started(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([HPO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    STARTED.append(subprocess.Popen([HPO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_running() -> Iterator[None]:
+    """Ends what a test started, and closes its pipe."""
+    yield
+    for process in STARTED:
+        with process:
+            process.kill()
+    STARTED.clear()
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> None:

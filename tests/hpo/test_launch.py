@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -155,8 +156,8 @@ def test_a_failure_leaves_its_traceback_in_the_log(slots: Processes, workplace: 
 
 def test_an_objective_that_cannot_be_loaded_is_one_clear_error(workplace: Path) -> None:
     (workplace / "objective.py").write_text("import nowhere_to_be_found")
-    with pytest.raises(HpoError, match="nowhere_to_be_found"):
-        processes(workplace).call("prepare", {}, Path("p.log"))
+    with contextlib.closing(processes(workplace)) as slots, pytest.raises(HpoError, match="nowhere_to_be_found"):
+        slots.call("prepare", {}, Path("p.log"))
 
 
 def test_nothing_is_left_running_after_close(workplace: Path) -> None:

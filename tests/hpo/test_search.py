@@ -120,10 +120,14 @@ def test_two_studies_with_one_seed_are_equal_and_another_seed_differs(bench: Cal
     assert what_happened(one.history)[1:] != what_happened(other.history)[1:]
 
 
+@pytest.mark.parametrize("pruner", ["median", "successive halving"])
 @pytest.mark.parametrize("after", [1, 2, 3, 7, 12, 23, 30])
-def test_a_study_cut_anywhere_and_resumed_equals_one_that_was_not(bench: Callable[..., Bench], after: int) -> None:
+def test_a_study_cut_anywhere_and_resumed_equals_one_that_was_not(
+    bench: Callable[..., Bench], after: int, pruner: str
+) -> None:
     """The coordinator dies right after an event reached the journal: nothing is lost, nothing is run twice."""
-    whole, cut = bench(("trials: 6", "trials: 12"), name="whole"), bench(("trials: 6", "trials: 12"), name="cut")
+    changes = (("trials: 6", "trials: 12"), ("seed: 3", f"seed: 3\n  pruner: {pruner}\n  rungs: [1/9, 1/3, 1.0]"))
+    whole, cut = bench(*changes, name="whole"), bench(*changes, name="cut")
     whole.run()
     events = cut.events()
     for _ in range(after):
