@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,7 @@ def _stoppable(root: Path) -> Iterator[None]:
 
 
 def _at(root: Path) -> str:
-    return "" if root.parent == DEFAULT_STUDIES else f" --studies {root.parent}"
+    return "" if root.parent == DEFAULT_STUDIES else f" --studies {shlex.quote(str(root.parent))}"
 
 
 def _finish(state: str, root: Path) -> None:
@@ -140,7 +141,7 @@ def _finish(state: str, root: Path) -> None:
     console.print()
     if state == "interrupted":
         console.print(f"Interrupted; nothing is lost. Go on with it:  hpo resume {folder.name}{at}", markup=False)
-        raise typer.Exit(130 if summary.history.reason == "Ctrl-C" else 0)
+        raise typer.Exit(130 if summary.history.reason in ("Ctrl-C", "SIGTERM") else 0)
     if summary.best is None:
         raise HpoError(f"no trial of study {folder.name!r} was trained in full; hpo show {folder.name}{at} says why.")
     console.print(f"Look at it:  hpo ui {folder.name}{at}", markup=False)
@@ -158,7 +159,13 @@ def list_(studies: Studies = DEFAULT_STUDIES) -> None:
     if not names:
         console.print(f"No studies in {studies} yet. Begin one: hpo run sweeps/quickstart.yaml", markup=False)
         return
-    console.print(study_table([Summary.read(StudyFolder(studies / name)) for name in names]))
+    readable = []
+    for name in names:
+        try:
+            readable.append(Summary.read(StudyFolder(studies / name)))
+        except UserError as error:
+            errors.print(f"{name}: {error}", markup=False, soft_wrap=True)
+    console.print(study_table(readable))
 
 
 @app.command()
@@ -300,4 +307,10 @@ def main() -> NoReturn:
     except HpoError as error:
         errors.print(f"hpo: {error}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)  # whoever read our output has gone
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        errors.print(f"hpo: {error.strerror or error}{where}", markup=False, soft_wrap=True)
+        sys.exit(1)
     sys.exit(0)

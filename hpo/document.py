@@ -6,6 +6,7 @@ Knows nothing of sweeps: `hpo.sweep` says what belongs in one. No Python object 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,12 @@ def load_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Path_, str]]:
             }
         if isinstance(node, CommentedSeq):
             return [plain(value, (*path, index), node.lc.item(index)[0] + 1) for index, value in enumerate(node)]
-        return _scalar(node)
+        value = _scalar(node)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SweepError([Mistake(places[path], f"requires a finite number, got {value}.")])
+        if value is not None and not isinstance(value, bool | int | float | str):
+            raise SweepError([Mistake(places[path], f"{value} is read as a {type(value).__name__}. Quote it.")])
+        return value
 
     reader = YAML(typ="rt")
     reader.allow_duplicate_keys = False

@@ -1,6 +1,7 @@
 """What can go wrong, as types. The command line turns each into one clear message and an exit code.
 
     HpoError                 exit code 1: the work failed
+    ├── Stopped              exit code 130: the user stopped it
     └── UserError            exit code 2: what was asked cannot be done as written
         └── SweepError       all mistakes of one sweep, each with its place
 
@@ -18,6 +19,12 @@ class HpoError(Exception):
     """Something failed that the user should read as one message."""
 
     exit_code = 1
+
+
+class Stopped(HpoError):
+    """The user stopped the work with Ctrl-C."""
+
+    exit_code = 130
 
 
 class UserError(HpoError):

@@ -2,7 +2,7 @@
 
 studies/<name>/
     sweep.yaml       the sweep as it was written
-    study.json       name, origin, overrides, versions: written once
+    study.json       name, origin, overrides, facts of the data, versions
     journal.jsonl    one line an event, appended, never rewritten
     optuna.jsonl     Optuna's own journal
     lock             held by the one coordinator
@@ -70,6 +70,10 @@ class StudyFolder:
         return self.root / "tracking"
 
     @property
+    def prepare_log(self) -> Path:
+        return self.root / "prepare.log"
+
+    @property
     def server_log(self) -> Path:
         return self.root / "launch.log"
 
@@ -89,7 +93,7 @@ class StudyFolder:
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """What a study is, written once as study.json: enough to show, track and resume it.
+    """What a study is, kept as study.json: enough to show, track and resume it.
 
     Attributes:
         id: never reused, unlike the name.
@@ -122,17 +126,21 @@ class StudyRecord:
     versions: dict[str, str]
     mlflow: dict[str, str | None] | None
     where: str = ""
-    format: int = 1
+    format: int = FORMAT
 
     @classmethod
     def read(cls, folder: StudyFolder) -> StudyRecord:
         """The record of a study.
 
         Raises:
-            UserError: it was written by a newer version of this program.
+            UserError: it cannot be read, or was written by a newer version of this program.
         """
-        fields = json.loads(folder.record.read_text(encoding="utf-8"))
-        if fields.get("format") != FORMAT:
+        try:
+            fields = json.loads(folder.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder.record} cannot be read: {error}.") from None
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            fields = fields if isinstance(fields, dict) else {}
             raise UserError(
                 f"{folder.record}: written in format {fields.get('format')!r}, this version reads {FORMAT}."
             )
@@ -144,8 +152,8 @@ class StudyRecord:
 
 def study_names(studies: Path) -> list[str]:
     """Names of the studies in a folder, sorted."""
-    if not studies.is_dir():
-        return []
+    if studies.exists() and not studies.is_dir():
+        raise UserError(f"{studies} is no folder; --studies names the folder that studies live in.")
     return sorted(path.parent.name for path in studies.glob("*/study.json"))
 
 

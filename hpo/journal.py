@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from hpo.errors import HpoError, UserError
 from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measurement, Progressed, Started, Value
 
 
@@ -71,10 +72,14 @@ class StudyState:
     reason: str = ""
 
 
+class JournalError(HpoError):
+    """The disk does not take the journal."""
+
+
 class Journal:
     """Appends events, each on disk when `append` returns. One writer: hold the study's lock.
 
-    `append` raises OSError where the disk does not take the whole line; the journal is then as before.
+    `append` raises JournalError where the disk does not take the whole line; the journal is then as before.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
@@ -87,12 +92,17 @@ class Journal:
         data = encode(event, self._clock()).encode() + b"\n"
         descriptor = self._file.fileno()
         end = os.fstat(descriptor).st_size
-        written = os.write(descriptor, data)
-        if written < len(data):
-            # A disk that is nearly full takes a part of a line. What follows must not be glued to it.
-            os.ftruncate(descriptor, end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        os.fsync(descriptor)
+        try:
+            if os.write(descriptor, data) < len(data):
+                # A disk that is nearly full takes a part of a line. What follows must not be glued to it.
+                os.ftruncate(descriptor, end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        except OSError as error:
+            raise JournalError(
+                f"cannot write the study's journal: {error.strerror} ({self._path}). "
+                "Trials were stopped; once that is mended, resume from the last checkpoints."
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -122,8 +132,12 @@ def lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         for raw in file:
             if not raw.endswith(b"\n"):
                 return
+            try:
+                line = json.loads(raw)
+            except ValueError as error:
+                raise UserError(f"{path} is damaged at byte {start}: {error}. Restore it from a copy.") from None
             start += len(raw)
-            yield start, json.loads(raw)
+            yield start, line
 
 
 # -- what the record says -------------------------------------------------------------------------------

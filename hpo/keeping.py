@@ -36,8 +36,11 @@ class Keeper:
 
     def _consider(self, value: float, number: int) -> int | None:
         """Whose folder is not needed any more, now that this trial is complete."""
-        if self._best is not None and not self._direction.better(value, self._best[0]):
-            return number
+        if self._best is not None:
+            # Of equals, the lowest number is the best: as everywhere.
+            better = self._direction.better(value, self._best[0]) or (value == self._best[0] and number < self._best[1])
+            if not better:
+                return number
         beaten = None if self._best is None else self._best[1]
         self._best = (value, number)
         return beaten

@@ -5,6 +5,7 @@ Shows events; decides nothing and waits for nothing. Knows the words of a search
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -235,7 +236,8 @@ class PlainView:
                 self.note(f"trial {trial} set aside, to be resumed")
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with contextlib.suppress(BrokenPipeError):  # `hpo run | head`: the search goes on unseen
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Nothing is held."""

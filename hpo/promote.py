@@ -144,19 +144,26 @@ def draft(
         except Invalid as error:
             raise UserError(f"the full run is not allowed: {error}") from None
     for other in earlier:
-        if not other.registered and other.settings == promotion.settings and other.trial == promotion.trial:
+        same = other.settings == promotion.settings and other.trial == promotion.trial
+        if same and not other.registered and not _failed(StudyFolder(folder.promotion(other.number))):
             promotion = other
     return promotion, StudyFolder(folder.promotion(promotion.number))
+
+
+def _failed(place: StudyFolder) -> bool:
+    """Whether one of its runs ended otherwise than complete; a promotion is then begun anew."""
+    return any(trial.ending is not Ending.COMPLETE for trial in History.read(place.journal).ended)
 
 
 class Given:
     """The two trials of a promotion, for `hpo.search`. Only divergence ends one early."""
 
-    def __init__(self, promotion: Promotion, metric: Metric, seed: int, history: History) -> None:
+    def __init__(self, promotion: Promotion, metric: Metric, seed: int, history: History, *, with_rungs: bool) -> None:
         settings = [promotion.baseline_settings, promotion.settings]
         if promotion.settings == promotion.baseline_settings:
             del settings[WINNER]  # the baseline itself is promoted: one run is both
-        rungs = tuple(Fraction(share, _MEASUREMENTS) for share in range(1, _MEASUREMENTS + 1))
+        shares = range(1, _MEASUREMENTS + 1) if with_rungs else ()  # shares of what has no known length are none
+        rungs = tuple(Fraction(share, _MEASUREMENTS) for share in shares)
         self._assignments = [
             Assignment(number, {}, own, seed, rungs, protected=number == BASELINE)
             for number, own in enumerate(settings)
@@ -243,7 +250,7 @@ def model_folder(folder: StudyFolder) -> Path:
     return folder.root / "model"
 
 
-FRONT_MATTER = "---\nlibrary_name: transformers\ntags: [hpo]\n---\n\n"
+FRONT_MATTER = "---\ntags: [hpo]\n---\n\n"
 """What the Hugging Face hub reads at the top of a model's README.md."""
 
 

@@ -13,19 +13,20 @@ import platform
 import re
 import shutil
 import signal
+import sys
 import time
 import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from hpo.errors import HpoError, UserError
+from hpo.errors import HpoError, Stopped, UserError
 from hpo.folder import StudyFolder, StudyRecord, locked, write_atomically
-from hpo.journal import History, Journal, StudyState
+from hpo.journal import History, Journal, JournalError, StudyState
 from hpo.keeping import Keeper
 from hpo.launch import Launcher
 from hpo.launch.devices import Layout, cores, gpus, layout
@@ -43,6 +44,7 @@ from hpo.trials import Direction, Ended, rung_tokens
 
 _PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESERVED = ("mlflow.db", "mlartifacts")
 _CATCH_UP_SECONDS = 60.0
 
 
@@ -79,6 +81,8 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
     """
     text, planned = read_sweep(path, assignments)
     name = name or path.stem
+    if name in _RESERVED:
+        raise UserError(f"{name!r} is where MLflow keeps its things, beside the studies. Use --name.")
     if not _NAME.fullmatch(name):
         raise UserError(f"a study's name is letters, digits, '.', '_' and '-', up to 100; got {name!r}. Use --name.")
     folder = StudyFolder(studies / name)
@@ -89,9 +93,15 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
         )
     if planned.sweep.mlflow is not None:
         tracking_uri(planned.sweep.mlflow, studies)  # an address that cannot be one is refused now, not hours later
-    folder.root.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.sweep, text)
-    _record(planned, folder, path, assignments).write(folder)
+    try:
+        studies.mkdir(parents=True, exist_ok=True)
+        folder.root.mkdir()  # never one that is there already: what it holds is not ours
+        write_atomically(folder.sweep, text)
+        _record(planned, folder, path, assignments).write(folder)
+    except FileExistsError as error:
+        raise UserError(f"{error.filename} is there already and is no study. Use --name or --studies.") from None
+    except OSError as error:
+        raise UserError(f"cannot write to {studies}: {error.strerror}. Use --studies.") from None
     return planned, folder
 
 
@@ -122,11 +132,13 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         space={parameter.name: str(parameter.dimension) for parameter in planned.space.parameters},
         facts={},
         versions=versions(),
-        mlflow=None if sweep.mlflow is None else {**dataclasses.asdict(sweep.mlflow), "tracking_uri": _address(sweep)},
+        mlflow=None
+        if sweep.mlflow is None
+        else {**dataclasses.asdict(sweep.mlflow), "tracking_uri": _address(sweep, folder)},
     )
 
 
-def _address(sweep: Sweep) -> str | None:
+def _address(sweep: Sweep, folder: StudyFolder) -> str | None:
     """The tracking address to keep with the study, so that it is found again when the environment has changed.
 
     The store beside the studies is kept as None, since studies may be moved with it; an address with a password in
@@ -134,7 +146,7 @@ def _address(sweep: Sweep) -> str | None:
     """
     assert sweep.mlflow is not None
     given = sweep.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return None if given is None or urlsplit(given).password else given
+    return None if given is None or urlsplit(given).password else tracking_uri(sweep.mlflow, folder.root.parent)
 
 
 def reopen(folder: StudyFolder, trials: int | None) -> Plan:
@@ -146,13 +158,13 @@ def reopen(folder: StudyFolder, trials: int | None) -> Plan:
     record = StudyRecord.read(folder)
     history = History.read(folder.journal)
     asked = record.search["trials"] if trials is None else trials
+    if trials is not None and trials < len(history.trials):
+        raise UserError(f"study {folder.name!r} has {len(history.trials)} trials already; --trials counts them all.")
     if len(history.ended) >= asked and not history.unfinished:
         raise UserError(
             f"study {folder.name!r} has its {asked} trials; nothing is left to resume. "
             f"To extend it: hpo resume {folder.name} --trials {asked + 10}."
         )
-    if trials is not None and trials < len(history.trials):
-        raise UserError(f"study {folder.name!r} has {len(history.trials)} trials already; --trials counts them all.")
     if trials is not None and trials != record.search["trials"]:
         search = {**record.search, "trials": trials}
         assignments = [text for text in record.assignments if not text.startswith("search.trials=")]
@@ -168,16 +180,22 @@ def reopened(folder: StudyFolder) -> Plan:
         SweepError: the sweep no longer fits its objective.
     """
     record = StudyRecord.read(folder)
-    text = folder.sweep.read_text(encoding="utf-8")
+    if record.where not in sys.path:
+        sys.path.insert(0, record.where)  # the objective may be importable only from where the study was begun
+    try:
+        text = folder.sweep.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"cannot read {folder.sweep}: {error.strerror}. A study cannot go on without its sweep."
+        ) from None
     return plan(text, Path(record.origin), record.assignments, name=str(folder.sweep))
 
 
 class Interrupt:
     """Ctrl-C once: leave in good order. Twice: at once. SIGTERM counts as one."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self.asked = False
-        self._note = note
+    def __init__(self) -> None:
+        self.asked = ""
 
     def __enter__(self) -> Interrupt:
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -190,8 +208,8 @@ class Interrupt:
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
-        self._note("Stopping: each trial is set aside at its next measurement. Ctrl-C again stops at once.")
+        # Nothing is printed here: the signal may have come in the middle of a print.
+        self.asked = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
 
 
 def launcher_for(
@@ -228,7 +246,10 @@ def prepare(planned: Plan, settings: Mapping[str, object], folder: StudyFolder, 
     """
     if not planned.objective.has("prepare"):
         return {}
-    return dict(launcher.call("prepare", settings, folder.root / "prepare.log"))
+    facts = launcher.call("prepare", settings, folder.prepare_log)
+    if not isinstance(facts, Mapping):
+        raise HpoError(f"prepare of {planned.objective.name} returns facts by name (a dict), got {facts!r}.")
+    return dict(facts)
 
 
 def conduct(
@@ -249,12 +270,15 @@ def conduct(
         stack.enter_context(locked(folder))
         launcher, shape = launcher_for(planned, folder, _where(folder), slots, inline=inline)
         stack.callback(launcher.close)
+        settings = planned.settings(planned.baseline)
         try:
             with waiting(console, "importing the objective and preparing its data"):
-                facts = prepare(planned, planned.settings(planned.baseline), folder, launcher)
-                baseline = planned.objective.config(planned.settings(planned.baseline))
-                rungs = rung_tokens(planned.rungs, planned.objective.length(baseline)) or [1]
-        except HpoError:
+                facts = prepare(planned, settings, folder, launcher)
+                length = (
+                    launcher.call("length", settings, folder.prepare_log) if planned.objective.has("length") else None
+                )
+                rungs = rung_tokens(planned.rungs, length) or [1]
+        except BaseException:
             if fresh:  # nothing was begun: the name is free again
                 shutil.rmtree(folder.root)
             raise
@@ -264,11 +288,12 @@ def conduct(
         history = History.read(folder.journal)
         study = Study(planned, folder, history, rungs[0])
         pump = Pump.start(folder) if record.mlflow is not None else None
-        left = None if search.time_limit_seconds is None else search.time_limit_seconds - history.seconds
+        if study.size < record.search["trials"]:
+            record = dataclasses.replace(record, search={**record.search, "trials": int(study.size)})
+            record.write(folder)
+        limit, keep = search.time_limit_seconds, planned.sweep.launch.keep
         try:
-            return _drive(
-                study, search.trials, folder, launcher, record, console, left, planned.sweep.launch.keep
-            ).state
+            return _drive(study, search.trials, folder, launcher, record, console, limit, keep).state
         finally:
             _catch_up(pump, folder, console)
 
@@ -304,10 +329,17 @@ def _drive(
         state = StudyState("failed", "the coordinator raised an error")
         journal.append(StudyState("running"))
         try:
-            with Interrupt(view.note) as interrupt:
+            with Interrupt() as interrupt:
+                told = False
 
                 def leave() -> bool:
-                    return interrupt.asked or (deadline is not None and time.monotonic() >= deadline)
+                    nonlocal told
+                    if interrupt.asked and not told:
+                        told = True
+                        view.note(
+                            "Stopping: each trial is set aside at its next measurement. Ctrl-C again stops at once."
+                        )
+                    return bool(interrupt.asked) or (deadline is not None and time.monotonic() >= deadline)
 
                 for event in Search(trials, launcher, journal, folder, history, count, leave).events():
                     view.show(event)
@@ -317,34 +349,32 @@ def _drive(
         except KeyboardInterrupt:
             state = StudyState("interrupted", "stopped at once")
             raise
-        except OSError as error:
-            state = StudyState("interrupted", f"{error.strerror}: {error.filename}")
-            raise HpoError(
-                f"cannot write the study's journal: {error.strerror} ({folder.root}). "
-                "Trials were stopped; once that is mended, resume from the last checkpoints."
-            ) from error
+        except JournalError as error:
+            state = StudyState("interrupted", str(error))
+            raise
         except HpoError as error:
             state = StudyState("failed", str(error))
             raise
         finally:
             launcher.kill()
-            with contextlib.suppress(OSError):  # a full disk; the lock says that nobody runs the study any more
+            with contextlib.suppress(JournalError):  # a full disk; the lock says that nobody runs the study any more
                 journal.append(state)
             view.close()
     return state
 
 
-def _left(folder: StudyFolder, count: int, interrupted: bool) -> StudyState:
+def _left(folder: StudyFolder, count: int, interrupted: str) -> StudyState:
     if len(History.read(folder.journal).ended) >= count:
         return StudyState("finished")
-    return StudyState("interrupted", "Ctrl-C" if interrupted else "its time limit was reached")
+    return StudyState("interrupted", interrupted or "its time limit was reached")
 
 
 def _catch_up(pump: Pump | None, folder: StudyFolder, console: Console) -> None:
     """Let the tracker take what is left; what it cannot is said, and kept for later."""
     if pump is None:
         return
-    with waiting(console, "MLflow is catching up"):
+    done = False
+    with waiting(console, "MLflow is catching up"), contextlib.suppress(KeyboardInterrupt):
         done = pump.finish(_CATCH_UP_SECONDS)
     if not done:
         console.print(
@@ -378,13 +408,15 @@ def train_in_full(
         with waiting(console, "importing the objective and preparing its data"):
             facts = prepare(planned, promotion.settings, place, launcher)
             if planned.objective.has("promotable"):
-                launcher.call("promotable", promotion.settings, place.root / "prepare.log")
+                launcher.call("promotable", promotion.settings, place.prepare_log)
         promotion = dataclasses.replace(promotion, facts=facts)
         promotion.write(place)
-        given = Given(promotion, planned.sweep.metric, record.search["seed"], History.read(place.journal))
+        history = History.read(place.journal)
+        with_rungs = planned.objective.has("length")
+        given = Given(promotion, planned.sweep.metric, record.search["seed"], history, with_rungs=with_rungs)
         shown = dataclasses.replace(record, name=f"{record.name}, promotion {promotion.number}")
         state = _drive(given, 2, place, launcher, shown, console)
         if state.state != "finished":
-            raise HpoError(f"interrupted; nothing is lost. The same command goes on: hpo promote {record.name}")
+            raise Stopped("interrupted; nothing is lost. The same command goes on.")
         with waiting(console, "testing both models on the test split"):
             return test(promotion, place, launcher)

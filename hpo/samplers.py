@@ -35,8 +35,12 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
         UserError: the class cannot be imported or does not take these options.
     """
     # Mixed by a checksum: seeds of neighbouring trials must not be neighbours themselves.
-    own = zlib.crc32(f"{seed}/{number}".encode())
     options = dict(strategy.options)
+    # A seed among the options takes the study's place; it must not make every trial the same.
+    given = options.pop("seed", seed)
+    if not isinstance(given, int):
+        raise UserError(f"{strategy.name}: seed requires a whole number, got {given!r}")
+    own = zlib.crc32(f"{given}/{number}".encode())
     match strategy.name:
         case "tpe":
             if conditional:
@@ -52,7 +56,7 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
             )
         case "qmc":
             # One sequence for the whole study: the seed scrambles it, and the trial counts along it.
-            defaults = {"seed": seed, "scramble": True, "warn_independent_sampling": False}
+            defaults = {"seed": given, "scramble": True, "warn_independent_sampling": False}
             return build(optuna.samplers.QMCSampler, strategy, {**defaults, **options})
         case "random" | "grid":  # a grid's trials are known beforehand; nothing is left to sample
             return build(optuna.samplers.RandomSampler, strategy, {"seed": own, **options})
@@ -78,10 +82,14 @@ def import_class(name: str, base: type) -> Any:
     module_name, _, attribute = name.rpartition(":")
     try:
         found = getattr(_module(module_name), attribute)
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(f"cannot import {module_name}: {error}.") from None
     except AttributeError:
         raise UserError(f"{module_name} has no class {attribute!r}.") from None
+    except Exception as error:  # whatever the module raises while it is imported
+        raise UserError(f"cannot import {name!r}: {type(error).__name__}: {error}.") from None
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{name} is no optuna {base.__name__}.")
     return found

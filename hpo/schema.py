@@ -48,6 +48,11 @@ class Schema:
         self.settings = {} if self.open else {s.name: s for s in _leaves(settings_type, "")}
         self.groups = {name.rsplit(".", depth)[0] for name in self.settings for depth in range(1, name.count(".") + 1)}
 
+    def ready(self) -> None:
+        """Build what `build` needs now, once, rather than at the first call in each forked trial (0.06 s)."""
+        if not self.open:
+            _adapter(self.type)
+
     def unknown(self, name: str) -> str | None:
         """What to say of a name this type does not have, or None where it has it."""
         if self.open or name in self.settings:

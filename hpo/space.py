@@ -123,7 +123,7 @@ class Parameter:
         name: the setting's dotted name in the objective's configuration.
         dimension: the values it may take.
         when: it is searched only where each named parameter has one of these values; elsewhere the
-            setting keeps its fixed or default value.
+            setting has its default value.
     """
 
     name: str

@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from hpo.errors import Mistake, SweepError, UserError
+from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
 from hpo.journal import History, TrialRecord, lines, mend
 from hpo.plan import Plan, by_line, draft
@@ -64,9 +64,15 @@ def _check_strategies(sweep: Sweep) -> list[Mistake]:
     mistakes: list[Mistake] = []
     search = sweep.search
     try:
-        make_sampler(search.sampler, seed=0, number=0, conditional=sweep.space.conditional)
+        sampler = make_sampler(search.sampler, seed=0, number=0, conditional=sweep.space.conditional)
+        with _quiet():
+            distributions = {p.name: _distribution(p.dimension) for p in sweep.space.parameters}
+            optuna.create_study(sampler=sampler).ask(distributions)
     except UserError as error:
         mistakes.append(Mistake(sweep.place("search", "sampler"), f"search.sampler: {error}"))
+    except Exception as error:  # options that Optuna takes at first and trips over at its first trial
+        text = f"search.sampler: {search.sampler}: {type(error).__name__}: {error}."
+        mistakes.append(Mistake(sweep.place("search", "sampler"), text))
     try:
         make_rule(search.pruner, sweep.metric.direction, 1)
     except UserError as error:
@@ -110,6 +116,8 @@ class Study:
         self._rule, pruner = make_rule(plan.sweep.search.pruner, self._metric.direction, first_rung)
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
+        # Set aside in good order: their last measurement was judged, and they were let go on.
+        self._answered = {trial.number for trial in history.unfinished if trial.interrupted}
         with _quiet():
             self._study = optuna.create_study(
                 storage=JournalStorage(_Backend(folder.optuna)),
@@ -134,7 +142,7 @@ class Study:
         number = self._asked
         search = self._plan.sweep.search
         conditional = self._plan.space.conditional
-        with _quiet():
+        with _quiet(), _named(f"the sampler {search.sampler}"):
             self._study.sampler = make_sampler(search.sampler, seed=search.seed, number=number, conditional=conditional)
             if self._orphans:
                 trial = self._orphans.pop(0)
@@ -178,6 +186,8 @@ class Study:
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
+        elif measurement.progress < curve[-1].progress or assignment.number in self._answered:
+            return None  # it was told to go on here; those that came later must not change that
         if not math.isfinite(value):
             return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
         trial = self._live[assignment.number]
@@ -288,6 +298,17 @@ def _suggest(trial: Trial, parameter: Parameter) -> Value:
             if dimension.step is not None:  # 0.15, not 0.15000000000000002
                 value = round(value, 12)
     return value
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """An error inside Optuna as one line that says which part of the sweep it comes from."""
+    try:
+        yield
+    except (HpoError, AssertionError):
+        raise
+    except Exception as error:
+        raise HpoError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 What can be told without knowing the objective is told here: shapes, names of sections, ranges, strategies.
 Whether a searched or fixed setting exists and may take its values is the objective's to say
-(`hpo.objective.draft`).
+(`hpo.plan.draft`).
 """
 
 from __future__ import annotations
@@ -414,7 +414,7 @@ class _Reader(Document):
 
     def track(self) -> MlflowSettings | None:
         node = self.tree.get("track", {"mlflow": None})
-        if isinstance(node, list):
+        if isinstance(node, list) and all(isinstance(name, str) for name in node):
             node = dict.fromkeys(node)
         values = self.known(("track",), node, ("mlflow", "wandb"))
         if "wandb" in values:

@@ -69,10 +69,6 @@ class Direction(StrEnum):
         """Whether `one` is strictly better than `other`. NaN is never better."""
         return one < other if self is Direction.MINIMIZE else one > other
 
-    @property
-    def worst(self) -> float:
-        return math.inf if self is Direction.MINIMIZE else -math.inf
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:

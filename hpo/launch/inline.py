@@ -26,6 +26,7 @@ class _Current:
     watch: Stopwatch
     trial: Generator[Measured, None, None] | None = None
     length: int | None = None
+    last: int | None = None
     go_on: bool = True
 
 
@@ -54,11 +55,12 @@ class Inline:
             with current.watch:
                 measured = self._advance(current)
             if measured is not None:
-                measurement = checked(measured)
+                measurement = checked(measured, current.last)
+                current.last = measurement.progress
                 yield Report(current.job.number, measurement, current.watch.seconds, current.length)
                 return
             outcome = Outcome(Ending.COMPLETE)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             traceback.print_exc()
             outcome = failure(error)
         self._current = None
@@ -86,6 +88,8 @@ class Inline:
             return self._objective.call(companion, settings, **arguments)
         except (ValueError, Invalid) as error:
             raise HpoError(str(error)) from error
+        except Exception as error:
+            raise HpoError(f"{type(error).__name__}: {error}") from error
 
     def kill(self) -> None:
         if self._current is not None and self._current.trial is not None:

@@ -126,6 +126,7 @@ def _end_group(pid: int) -> None:
 def _preload(objective: Objective) -> None:
     for name in objective.preload:
         importlib.import_module(name)
+    objective.schema.ready()
     # What is loaded stays: collections in the children need not walk it, nor copy its pages.
     gc.collect()
     gc.freeze()

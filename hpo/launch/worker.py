@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import operator
 import os
 import socket
 import sys
@@ -55,18 +56,30 @@ class Channel:
         return self._reader.readline().strip()
 
 
-def checked(measured: Measured) -> Measurement:
+def checked(measured: Measured, last: int | None) -> Measurement:
     """A yielded measurement as plain numbers.
+
+    Args:
+        measured: what the trial function yielded.
+        last: the progress before it, if there was one.
 
     Raises:
         TypeError: it is no measurement; the message says what one is.
+        ValueError: progress did not increase.
     """
-    progress, metrics = getattr(measured, "progress", None), getattr(measured, "metrics", None)
-    if isinstance(progress, bool) or not isinstance(progress, int) or not isinstance(metrics, Mapping):
+    metrics = getattr(measured, "metrics", None)
+    try:
+        progress = operator.index(getattr(measured, "progress", None))  # type: ignore[arg-type]  # numpy's too
+    except TypeError:
+        progress = None
+    if progress is None or not isinstance(metrics, Mapping):
+        # The type alone: values differ from trial to trial, and failures that are alike must read alike.
         raise TypeError(
             "a trial function yields measurements with `progress` (tokens or examples, a whole number) and "
-            f"`metrics` (names to numbers), such as hpo.trials.Measurement; got {measured!r}"
+            f"`metrics` (names to numbers), such as hpo.trials.Measurement; got {type(measured).__name__}"
         )
+    if last is not None and progress <= last:
+        raise ValueError("progress must increase from one measurement to the next")
     return Measurement(progress, {str(name): float(value) for name, value in metrics.items()})
 
 
@@ -78,6 +91,8 @@ def failure(error: BaseException) -> Outcome:
         return Outcome(Ending.OUT_OF_MEMORY, first_line or type(error).__name__)
     if isinstance(error, FloatingPointError):
         return Outcome(Ending.DIVERGED, first_line)
+    if isinstance(error, SystemExit):
+        return Outcome(Ending.FAILED, f"the trial called sys.exit({error.code!r})")
     if isinstance(error, Invalid | HpoError):
         return Outcome(Ending.FAILED, str(error))
     return Outcome(Ending.FAILED, f"{type(error).__name__}: {first_line}")
@@ -99,16 +114,14 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
             length = objective.length(config)
             rungs = rung_tokens(parse_rungs(task["rungs"]), length)
             trial = objective.train(config, seed=task["seed"], rungs=rungs, directory=directory)
-        last = -1
+        last: int | None = None
         with contextlib.closing(trial):
             while True:
                 with watch:
                     measured = next(trial, None)
                 if measured is None:
                     break
-                measurement = checked(measured)
-                if measurement.progress <= last:
-                    raise ValueError(f"progress went from {last:,} to {measurement.progress:,}; it must increase")
+                measurement = checked(measured, last)
                 last = measurement.progress
                 metrics = {
                     name: value if math.isfinite(value) else str(value) for name, value in measurement.metrics.items()
@@ -118,7 +131,7 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
                     break
             with watch:
                 trial.close()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         outcome = failure(error)
     channel.send({"ending": outcome.ending.value, "reason": outcome.reason, "seconds": watch.seconds})

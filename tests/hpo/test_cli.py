@@ -224,6 +224,47 @@ def test_a_time_limit_leaves_in_good_order(gated: Path, workplace: Path) -> None
     assert "time limit" in hpo("show", "sweep")
 
 
+def test_a_study_at_its_time_limit_goes_on_when_it_is_resumed(gated: Path) -> None:
+    gated.touch()
+    hpo(
+        "run",
+        "sweep.yaml",
+        "--set",
+        "search.time_limit=2s",
+        "--set",
+        "search.trials=500",
+        "--set",
+        "search.sampler=random",
+    )
+    before = len(shown()["trials"])
+    hpo("resume", "sweep")
+    assert len(shown()["trials"]) > before
+
+
+def test_a_folder_that_is_no_study_is_left_alone(write_sweep: Write, workplace: Path) -> None:
+    write_sweep(("  tokens: 900", "  misbehave: data"))
+    precious = workplace / "studies" / "mine" / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    assert "is there already and is no study" in hpo("run", "sweep.yaml", "--name", "mine", code=2)
+    assert precious.read_text() == "mine"
+    assert "where MLflow keeps its things" in hpo("run", "sweep.yaml", "--name", "mlartifacts", code=2)
+
+
+def test_one_broken_study_does_not_hide_the_others(workplace: Path) -> None:
+    hpo("run", "sweep.yaml", "--trials", "1")
+    broken = workplace / "studies" / "broken"
+    broken.mkdir()
+    (broken / "study.json").write_text("{")
+    assert "sweep" in hpo("list")
+    assert "cannot be read" in hpo("show", "broken", code=2)
+
+
+def test_a_studies_folder_that_cannot_be_one_is_one_line(workplace: Path) -> None:
+    assert "Use --studies." in hpo("run", "sweep.yaml", "--studies", "/proc/nothing", code=2)
+    assert "is no folder" in hpo("list", "--studies", "sweep.yaml", code=2)
+
+
 def test_delete_asks_and_then_removes(workplace: Path) -> None:
     hpo("run", "sweep.yaml", "--trials", "1")
     refused = subprocess.run([HPO, "delete", "sweep"], input="n\n", capture_output=True, text=True, check=False)
@@ -275,6 +316,32 @@ class TestPromotion:
         gated.touch()
         hpo("promote", "sweep")
         assert [path.name for path in (workplace / "studies/sweep/promotions").iterdir()] == ["0001"]
+
+    def test_a_promotion_whose_run_failed_is_begun_anew(self, workplace: Path) -> None:
+        hpo("run", "sweep.yaml", "--trials", "3")
+        spoil = ("promote", "sweep", "--set", "misbehave=raise", "--set", "misbehave_above=0")
+        assert "ended failed: RuntimeError" in hpo(*spoil, code=1)
+        assert "ended failed: RuntimeError" in hpo(*spoil, code=1)
+        assert len(list((workplace / "studies/sweep/promotions").iterdir())) == 2
+        hpo("promote", "sweep")
+
+    def test_an_interrupted_promotion_ends_with_130(self, gated: Path) -> None:
+        gated.touch()
+        hpo("run", "sweep.yaml", "--trials", "3")
+        gated.unlink()
+        process = started("promote", "sweep", "--slots", "2")
+        read_until(process, "trial 1 started")
+        process.send_signal(signal.SIGINT)
+        read_until(process, "Stopping")
+        gated.touch()
+        assert process.wait(60) == 130
+
+    def test_an_objective_that_does_not_say_its_length_can_be_promoted(self, workplace: Path) -> None:
+        source = (workplace / "objective.py").read_text().replace("def length(", "def size(")
+        source = source.replace("for rung in rungs:", "for rung in rungs or [config.tokens]:")
+        (workplace / "objective.py").write_text(source)
+        hpo("run", "sweep.yaml", "--trials", "3")
+        hpo("promote", "sweep")
 
     def test_a_given_trial_is_promoted(self, workplace: Path) -> None:
         hpo("run", "sweep.yaml", "--trials", "3", "--set", "search.pruner=none")

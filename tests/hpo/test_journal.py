@@ -13,7 +13,7 @@ import pytest
 
 from hpo.errors import UserError
 from hpo.folder import StudyFolder, find_study, is_locked, locked
-from hpo.journal import History, Journal, StudyState, lines
+from hpo.journal import History, Journal, JournalError, StudyState, lines
 from hpo.trials import Assignment, Ended, Ending, Interrupted, Measurement, Outcome, Progressed, Started
 
 ASSIGNMENT = Assignment(
@@ -73,7 +73,7 @@ def test_a_line_that_the_disk_takes_only_in_part_is_taken_back(tmp_path: Path, m
     whole_write = os.write
     with Journal(path, lambda: 1.0) as journal:
         monkeypatch.setattr(os, "write", lambda descriptor, data: whole_write(descriptor, data[:20]))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(JournalError, match="No space left"):
             journal.append(StudyState("finished"))
         assert path.read_bytes() == before
         monkeypatch.undo()

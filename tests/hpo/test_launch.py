@@ -106,6 +106,18 @@ class TestContract:
         assert isinstance(finished, Finished)
         assert "model.width 64 is not divisible by model.heads 3" in finished.outcome.reason
 
+    def test_a_trial_that_ends_the_program_is_a_failure_that_says_so(self, launcher: Launcher) -> None:
+        launcher.start(job(misbehave="sys.exit", misbehave_above=0.0), 0)
+        (finished,) = drive(launcher)
+        assert isinstance(finished, Finished)
+        assert (finished.outcome.ending, finished.outcome.reason) == (Ending.FAILED, "the trial called sys.exit(4)")
+
+    def test_progress_that_does_not_increase_is_a_failure(self, launcher: Launcher) -> None:
+        launcher.start(job(misbehave="decrease", misbehave_above=0.0), 0)
+        *_, finished = drive(launcher)
+        assert isinstance(finished, Finished)
+        assert finished.outcome.reason == "ValueError: progress must increase from one measurement to the next"
+
     def test_a_companion_gives_back_what_it_returned(self, launcher: Launcher) -> None:
         assert launcher.call("prepare", job().settings, Path("p.log"))["dataset"] == "made"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hpo.plan import Plan
 from hpo.search import RepeatedFailure, Search
 from hpo.study import Study, plan
 from hpo.sweep import SAMPLERS
-from hpo.trials import Ended, Ending, Event, Progressed, Started
+from hpo.trials import Ended, Ending, Event, Measurement, Progressed, Started
 
 Write = Callable[..., Path]
 
@@ -180,6 +181,24 @@ def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench
     assert started[0].resumed
     assert [t.number for t in study.history.ended] == list(range(6))
     assert all(t.attempts == (2 if t.number == started[0].assignment.number else 1) for t in study.history.ended)
+
+
+def test_a_seed_among_the_samplers_options_does_not_make_all_trials_the_same(bench: Callable[..., Bench]) -> None:
+    study = bench(("  seed: 3", "  sampler: {name: random, seed: 3}"))
+    study.run()
+    assert len({tuple(t.parameters.items()) for t in study.history.ended}) == 6
+
+
+def test_a_resumed_trial_is_not_judged_again_at_a_rung_it_has_passed(bench: Callable[..., Bench]) -> None:
+    study = bench(("seed: 3", "seed: 3\n  pruner: successive halving\n  rungs: [1/9, 1/3, 1.0]"))
+    history = study.history
+    searched = Study(study.planned, study.folder, history, 1)
+    first, later = searched.ask(), searched.ask()
+    first = dataclasses.replace(first, protected=False)
+    assert searched.report(first, Measurement(100, {"validation/loss": 5.0})) is None
+    assert searched.report(first, Measurement(300, {"validation/loss": 5.0})) is None
+    assert searched.report(later, Measurement(100, {"validation/loss": 1.0})) is None
+    assert searched.report(first, Measurement(100, {"validation/loss": 5.0})) is None
 
 
 def test_a_finished_study_can_be_extended(bench: Callable[..., Bench]) -> None:

@@ -196,6 +196,21 @@ BROKEN = {
         ("track: {}", "launch: {slots: many}"),
         "sweep.yaml:12: launch.slots: requires a whole number from 1 or auto, got 'many'.",
     ),
+    "infinity": (
+        ("  tokens: 900", "  misbehave_above: .inf"), "sweep.yaml:7: requires a finite number, got inf.",
+    ),
+    "a date where a word is meant": (
+        ("  tokens: 900", "  misbehave: 2020-01-01"), "sweep.yaml:7: 2020-01-01 is read as a date. Quote it.",
+    ),
+    "option of the wrong type": (
+        ("  seed: 3", "  sampler: {name: tpe, n_startup_trials: abc}"),
+        "sweep.yaml:11: search.sampler: tpe (n_startup_trials=abc): TypeError: '<' not supported between instances of "
+        "'int' and 'str'.",
+    ),
+    "list of trackers that are no names": (
+        ("track: {}", "track: [{mlflow: {}}]"),
+        "sweep.yaml:12: track: requires a mapping of names to values, got [{'mlflow': {}}].",
+    ),
     "tracker we do not have": (
         ("track: {}", "track: {mlfow: {}}"), "sweep.yaml:12: track.mlfow: no such key. Did you mean 'mlflow'?",
     ),
