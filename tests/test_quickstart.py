@@ -97,11 +97,6 @@ def test_the_model_is_registered_and_the_champion_answers(studies: Path, promote
     assert isinstance(answer, str)
 
 
-def test_a_worse_model_does_not_take_the_name(studies: Path, promoted: dict[str, Any]) -> None:
-    output = hpo(studies, "promote", "quickstart", "--set", "tokens=60_000")
-    assert "not the champion: it does not beat the champion" in output
-
-
 def test_links_lead_from_model_to_promotion_to_trial_to_study_and_back(studies: Path, promoted: dict[str, Any]) -> None:
     import mlflow
 
@@ -113,6 +108,11 @@ def test_links_lead_from_model_to_promotion_to_trial_to_study_and_back(studies: 
     assert trial.data.tags["mlflow.parentRunId"] == study.info.run_id
     assert trial.data.tags["hpo.promotion_run"] == promotion.info.run_id == study.data.tags["hpo.promotion_run"]
     assert "models:/quickstart/1 (champion" in hpo(studies, "show", "quickstart")
+
+
+def test_a_worse_model_does_not_take_the_name(studies: Path, promoted: dict[str, Any]) -> None:
+    output = hpo(studies, "promote", "quickstart", "--set", "tokens=60_000")
+    assert "not the champion: it does not beat the champion" in output
 
 
 def test_nothing_is_left_outside_studies_and_caches(studies: Path) -> None:
