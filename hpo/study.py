@@ -7,7 +7,6 @@ always ahead of it or level; on opening, Optuna's is brought up to the record. K
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
 import warnings
@@ -89,11 +88,17 @@ class _Backend(BaseJournalBackend):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._offsets = [0]  # of each line read so far, so that none is read twice
         mend(path)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        for _, line in itertools.islice(lines(self._path), log_number_from, None):
-            yield line
+        number = min(log_number_from, len(self._offsets) - 1)
+        for end, line in lines(self._path, self._offsets[number]):
+            number += 1
+            if number == len(self._offsets):
+                self._offsets.append(end)
+            if number > log_number_from:
+                yield line
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with self._path.open("a", encoding="utf-8") as file:

@@ -66,7 +66,7 @@ class Search:
     """How to search. `trials` counts every trial that ended, the baseline included.
 
     The default rule is a mild one from a third of a trial on. Under a learning rate that falls to the end, the order
-    of trials at 1/9 was measured to be the reverse of that at the end (studies/tinyshakespeare).
+    of trials at 1/9 was measured to say nothing of that at the end (studies/tinyshakespeare).
     """
 
     trials: int = 20

@@ -38,7 +38,7 @@ __all__ = [
     "train",
 ]
 
-PRELOAD: tuple[str, ...] = ("models.next_token",)
+PRELOAD: tuple[str, ...] = ("models.next_token", "models.warm")
 """Modules a fork server imports once, so that a forked trial imports next to nothing. None touches a GPU."""
 
 SERVING = "models.serving"

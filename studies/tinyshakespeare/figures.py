@@ -37,7 +37,7 @@ def table(summary: Summary, most: int) -> None:
 
 def rank_agreement(summary: Summary) -> None:
     """How well the order at each rung foretells the order at the end, over trials that were not stopped."""
-    complete = [t for t in summary.trials if t.ending is Ending.COMPLETE and len(t.measurements) == 3]
+    complete = [t for t in summary.trials if t.ending is Ending.COMPLETE and len(t.measurements) >= 3]
     final = [t.value for t in complete]
     for index, share in ((0, "1/9"), (1, "1/3")):
         values = [t.measurements[index].metrics[LOSS] for t in complete]
@@ -67,7 +67,7 @@ def confirmation(summaries: list[Summary]) -> None:
 
 
 def main(studies: Path) -> None:
-    for name, most in (("ts-full", 18), ("ts-halving", 5)):
+    for name, most in (("ts-final", 10), ("ts-full", 10), ("ts-halving", 5)):
         folder = StudyFolder(studies / name)
         if folder.exists:
             summary = Summary.read(folder)
