@@ -1,11 +1,10 @@
 """Tables and the picture of report.md, from the studies it names: python studies/tinyshakespeare/figures.py [STUDIES]
 
-Prints Markdown; writes curves.svg beside this file from the confirmation runs.
+Prints Markdown; writes curves.svg beside this file.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import matplotlib.pyplot as plt
 from scipy.stats import spearmanr
 
 from hpo.folder import StudyFolder
+from hpo.journal import TrialRecord
 from hpo.summary import Summary
 from hpo.trials import Ending
 
@@ -48,17 +48,20 @@ def rank_agreement(summary: Summary) -> None:
               f"the winner is in place {place} there")  # fmt: skip
 
 
-def confirmation(summaries: list[Summary]) -> None:
+def picture(summaries: list[Summary]) -> None:
+    """Every trial that was trained in full, at its rungs; the last study's winner and its baseline in colour."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    for trial_number, label, color in ((0, "nanoGPT's settings", "tab:gray"), (1, "found by the search", "tab:red")):
-        finals = []
-        for summary in summaries:
-            trial = summary.history.trials[trial_number]
-            curve = [(m.progress, m.metrics[LOSS]) for m in trial.measurements]
-            axes.plot(*zip(*curve, strict=True), color=color, label=label if not finals else None)
-            finals.append(curve[-1][1])
-        spread = f", standard deviation {statistics.stdev(finals):.4f}" if len(finals) > 1 else ""
-        print(f"{label}: {', '.join(f'{value:.4f}' for value in finals)}; mean {statistics.mean(finals):.4f}{spread}")
+    for summary in summaries:
+        for trial in summary.trials:
+            if trial.ending is Ending.COMPLETE:
+                axes.plot(*curve(trial), color="lightgray", linewidth=0.8)
+    last = summaries[0]
+    for trial, color, label in (
+        (last.baseline, "tab:blue", "nanoGPT's settings"),
+        (last.best, "tab:red", "the winner"),
+    ):
+        if trial is not None:
+            axes.plot(*curve(trial), color=color, marker="o", label=f"{label}: {trial.value:.3f}")
     axes.axhline(1.88, color="black", linewidth=0.8, linestyle=":", label="nanoGPT's README: 1.88")
     axes.set(xlabel="training characters", ylabel="validation loss (nats a character)", ylim=(1.6, 2.8))
     axes.legend()
@@ -66,20 +69,21 @@ def confirmation(summaries: list[Summary]) -> None:
     figure.savefig(HERE / "curves.svg", metadata={"Date": None})
 
 
+def curve(trial: TrialRecord) -> tuple[list[int], list[float]]:
+    return [m.progress for m in trial.measurements], [m.metrics[LOSS] for m in trial.measurements]
+
+
 def main(studies: Path) -> None:
-    for name, most in (("ts-final", 10), ("ts-full", 10), ("ts-halving", 5)):
-        folder = StudyFolder(studies / name)
-        if folder.exists:
-            summary = Summary.read(folder)
-            seconds = sum(trial.seconds for trial in summary.trials)
-            print(f"\n## {name}: {len(summary.trials)} trials, {seconds / 60:.0f} minutes of training\n")
-            table(summary, most)
-            print()
-            rank_agreement(summary)
-    confirmed = [StudyFolder(path.parent) for path in sorted(studies.glob("ts-confirm-*/study.json"))]
-    if confirmed:
-        print("\n## fresh seeds\n")
-        confirmation([Summary.read(folder) for folder in confirmed])
+    summaries = [Summary.read(StudyFolder(studies / name)) for name in ("ts-final", "ts-full", "ts-halving")]
+    for summary, most in zip(summaries, (10, 10, 5), strict=True):
+        seconds = sum(trial.seconds for trial in summary.trials)
+        ended = len(summary.history.ended)
+        print(f"\n## {summary.record.name}\n\n{ended} trials ended, {seconds / 60:.0f} minutes of training;", end=" ")
+        print("those in full, best first:\n")
+        table(summary, most)
+        print()
+        rank_agreement(summary)
+    picture(summaries)
 
 
 if __name__ == "__main__":
