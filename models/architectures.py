@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
-from models.configuration import Model
+from models.configuration import Causal
 from models.errors import DataError, SettingError
 
 DROPOUTS = (
@@ -25,7 +25,7 @@ DROPOUTS = (
 """The names under which transformers' configurations of causal models have dropout."""
 
 
-def build(settings: Model, *, vocabulary: int, end: int) -> PreTrainedModel:
+def build(settings: Causal, *, vocabulary: int, end: int) -> PreTrainedModel:
     """A causal model in fp32 on the CPU, its weights drawn from torch's generator or loaded.
 
     vocabulary: tokens. end: id of the end-of-text token, in [0, vocabulary). Raises DataError where a
@@ -42,7 +42,7 @@ def build(settings: Model, *, vocabulary: int, end: int) -> PreTrainedModel:
             assert_never(settings.family)
 
 
-def _gpt2(settings: Model, vocabulary: int, end: int) -> PreTrainedModel:
+def _gpt2(settings: Causal, vocabulary: int, end: int) -> PreTrainedModel:
     config = GPT2Config(
         vocab_size=vocabulary,
         n_positions=settings.context,
@@ -71,7 +71,7 @@ def _gpt2(settings: Model, vocabulary: int, end: int) -> PreTrainedModel:
     return model
 
 
-def _llama(settings: Model, vocabulary: int, end: int) -> PreTrainedModel:
+def _llama(settings: Causal, vocabulary: int, end: int) -> PreTrainedModel:
     inner = settings.width * (settings.feed_forward or 8 / 3)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -93,7 +93,7 @@ def _llama(settings: Model, vocabulary: int, end: int) -> PreTrainedModel:
     return LlamaForCausalLM(config)
 
 
-def _pretrained(settings: Model, name: str, vocabulary: int) -> PreTrainedModel:
+def _pretrained(settings: Causal, name: str, vocabulary: int) -> PreTrainedModel:
     folder = Path(name).expanduser()
     if name.startswith((".", "/", "~")) and not folder.is_dir():
         raise DataError(f"model.pretrained: no folder {name!r}. Give a Hugging Face folder or a hub name.")
@@ -112,7 +112,7 @@ def _pretrained(settings: Model, name: str, vocabulary: int) -> PreTrainedModel:
     return _with_dropout(model, settings.dropout)
 
 
-def _check(config: PretrainedConfig, settings: Model, name: str, vocabulary: int) -> None:
+def _check(config: PretrainedConfig, settings: Causal, name: str, vocabulary: int) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and settings.context > positions:
         raise SettingError(

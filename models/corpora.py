@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from models.configuration import Data
+from models.configuration import TextData
 from models.errors import DataError, nearest
 from models.sources import Source, Stream, streams
 
@@ -43,7 +43,7 @@ class Corpus:
     origin: Mapping[Split, str]
 
 
-def read(data: Data, source: Source) -> Corpus:
+def read(data: TextData, source: Source) -> Corpus:
     """The corpus that `data` asks for, from the source that `sources.locate` found for it.
 
     A split named in `data`, or that the source has under its usual name, is used as it is; validation and
@@ -65,7 +65,7 @@ def read(data: Data, source: Source) -> Corpus:
     return Corpus(texts=texts, ended=not source.plain, origin=origin)
 
 
-def _own_splits(data: Data, available: Mapping[str, Stream]) -> dict[Split, str]:
+def _own_splits(data: TextData, available: Mapping[str, Stream]) -> dict[Split, str]:
     has = f"it has {', '.join(map(repr, available))}"
     wanted: dict[Split, str | None] = {
         "train": data.train_split,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.configuration import Data, EarlyStopping, Model, Tokenizer, Training
+from models.configuration import Causal, EarlyStopping, TextData, TextTraining, Tokenizer
 from models.errors import DataError, ModelsError, SettingError
 from models.metrics import Measurement
 
@@ -23,12 +23,12 @@ __all__ = [
     "PRELOAD",
     "REQUIREMENTS",
     "SERVING",
+    "Causal",
     "Config",
-    "Data",
     "EarlyStopping",
     "Measurement",
-    "Model",
     "ModelsError",
+    "TextData",
     "Tokenizer",
     "length",
     "prepare",
@@ -58,18 +58,18 @@ METRICS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config(Training):
+class Config(TextTraining):
     """Everything a language modelling trial can be told."""
 
-    data: Data = field(default_factory=Data)
+    data: TextData = field(default_factory=TextData)
     """Where the text comes from."""
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     """How text becomes tokens."""
-    model: Model = field(default_factory=Model)
+    model: Causal = field(default_factory=Causal)
     """What is trained."""
 
     def __post_init__(self) -> None:
-        Training.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
+        TextTraining.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
         if self.model.pretrained is not None and self.tokenizer.kind != "pretrained":
             raise SettingError(
                 f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "

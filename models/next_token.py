@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from models import architectures, training
 from models.batches import Sequences, windows
-from models.configuration import Model
+from models.configuration import Causal
 from models.corpora import Split
 from models.errors import DataError
 from models.metrics import loss_metrics
@@ -34,7 +34,7 @@ NEW_TOKENS = 256
 """Tokens a saved model generates at most when it is not told, if its context allows."""
 
 
-def task(settings: Model, prepared: Prepared, *, seed: int, label_smoothing: float) -> Task:
+def task(settings: Causal, prepared: Prepared, *, seed: int, label_smoothing: float) -> Task:
     """The task for the loop. seed: of the order of sequences. label_smoothing: in [0, 1), of the training
     loss."""
     sequences = Sequences(prepared.tokens("train"), context=settings.context, seed=seed)
@@ -80,7 +80,7 @@ def evaluate(
     return loss_metrics(split, loss_nats, tokens=len(tokens), utf8_bytes=prepared.count(split, "bytes"))
 
 
-def test(settings: Model, prepared: Prepared, *, directory: Path) -> dict[str, float]:
+def test(settings: Causal, prepared: Prepared, *, directory: Path) -> dict[str, float]:
     """Measure the model that a run left in `directory` on the test split, in fp32."""
     if not prepared.count("test", "tokens"):
         raise DataError(
@@ -94,7 +94,7 @@ def test(settings: Model, prepared: Prepared, *, directory: Path) -> dict[str, f
     return {**metrics, "test/tokens": float(prepared.count("test", "tokens"))}
 
 
-def save(settings: Model, prepared: Prepared, *, directory: Path, destination: Path) -> None:
+def save(settings: Causal, prepared: Prepared, *, directory: Path, destination: Path) -> None:
     """Write the model that a run left in `directory` as a Hugging Face folder, whole or not at all.
 
     destination: must not exist, or be an empty folder.
@@ -121,11 +121,11 @@ def save(settings: Model, prepared: Prepared, *, directory: Path, destination: P
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _build(settings: Model, prepared: Prepared) -> PreTrainedModel:
+def _build(settings: Causal, prepared: Prepared) -> PreTrainedModel:
     return architectures.build(settings, vocabulary=prepared.vocabulary, end=prepared.end_token)
 
 
-def _trained(settings: Model, prepared: Prepared, directory: Path) -> PreTrainedModel:
+def _trained(settings: Causal, prepared: Prepared, directory: Path) -> PreTrainedModel:
     model = _build(settings, prepared)
     training.load_trained(directory, model)
     return model

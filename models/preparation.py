@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.configuration import Data, Tokenizer
+from models.configuration import TextData, Tokenizer
 from models.corpora import SPLITS, Corpus, Split, read
 from models.errors import DataError
 from models.sources import HUB, Source, locate
@@ -74,7 +74,7 @@ def cache() -> Path:
     return Path(os.environ.get("HPO_CACHE") or "~/.cache/hpo").expanduser()
 
 
-def prepare(data: Data, tokenizer: Tokenizer, *, pretrained: str | None) -> Prepared:
+def prepare(data: TextData, tokenizer: Tokenizer, *, pretrained: str | None) -> Prepared:
     """Find the tokenised corpus, or make it.
 
     pretrained: folder or hub name of a pretrained tokenizer. Raises DataError for whatever cannot be read or
@@ -94,7 +94,7 @@ def prepare(data: Data, tokenizer: Tokenizer, *, pretrained: str | None) -> Prep
     return Prepared(folder, {"dataset": data.source, "digest": digest, **facts})
 
 
-def _digest(data: Data, tokenizer: Tokenizer, source: Source, pretrained: str | None) -> str:
+def _digest(data: TextData, tokenizer: Tokenizer, source: Source, pretrained: str | None) -> str:
     settings = asdict(data)
     content: Any = None
     if source.format == "sample":

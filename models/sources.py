@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.configuration import Data
+from models.configuration import TextData
 from models.errors import DataError, nearest
 
 FORMATS: Mapping[str, str] = {
@@ -48,7 +48,7 @@ class Source:
         return self.format in ("sample", "txt")
 
 
-def locate(data: Data) -> Source:
+def locate(data: TextData) -> Source:
     """What `data.source` names. Reads no file; raises DataError where there is none, or several formats."""
     if data.source == "sample":
         return Source("sample")
@@ -67,7 +67,7 @@ def locate(data: Data) -> Source:
     return Source(formats.pop(), _by_split(files, data))
 
 
-def _files(data: Data) -> list[Path]:
+def _files(data: TextData) -> list[Path]:
     path = Path(data.source).expanduser()
     if path.is_file():
         return [path]
@@ -94,7 +94,7 @@ def _files(data: Data) -> list[Path]:
     )
 
 
-def _by_split(files: Sequence[Path], data: Data) -> dict[str, tuple[Path, ...]]:
+def _by_split(files: Sequence[Path], data: TextData) -> dict[str, tuple[Path, ...]]:
     """Files by split: by their stems where one of these is the training split's name, else all are
     `train`."""
     groups: dict[str, list[Path]] = defaultdict(list)
@@ -105,7 +105,7 @@ def _by_split(files: Sequence[Path], data: Data) -> dict[str, tuple[Path, ...]]:
     return {name: tuple(group) for name, group in groups.items()}
 
 
-def streams(data: Data, source: Source) -> dict[str, Stream]:
+def streams(data: TextData, source: Source) -> dict[str, Stream]:
     """The texts of each split that the source itself has, by the split's name.
 
     Raises DataError for a column, data set or configuration that is not there; the streams raise it for rows
@@ -159,7 +159,7 @@ def _encoding_error(file: Path, error: UnicodeDecodeError) -> DataError:
     )
 
 
-def _table(data: Data, kind: str, files: Sequence[Path]) -> Stream:
+def _table(data: TextData, kind: str, files: Sequence[Path]) -> Stream:
     import datasets
 
     for file in files:
@@ -192,7 +192,7 @@ def _first_bad_byte(files: Sequence[Path], error: UnicodeDecodeError) -> DataErr
     return DataError(f"{files[0]}: cannot be decoded: {error}.")
 
 
-def _hub(data: Data) -> dict[str, Stream]:
+def _hub(data: TextData) -> dict[str, Stream]:
     import datasets
 
     name = data.source.removeprefix(HUB)

@@ -8,12 +8,12 @@ fork; nothing is trained, for autograd's threads would not either; no GPU is tou
 import torch
 
 from models import architectures, optimizers
-from models.configuration import Model, Training
+from models.configuration import Causal, Training
 
 _state, _threads = torch.get_rng_state(), torch.get_num_threads()
 torch.set_num_threads(1)
 for _family in ("gpt2", "llama"):
-    _model = architectures.build(Model(family=_family, layers=1, width=8, heads=2, context=4), vocabulary=16, end=0)
+    _model = architectures.build(Causal(family=_family, layers=1, width=8, heads=2, context=4), vocabulary=16, end=0)
     optimizers.build(Training(), _model)
     with torch.no_grad():
         _model(torch.ones((1, 4), dtype=torch.long))

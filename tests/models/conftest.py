@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.configuration import Data, Model, Tokenizer
+from models.configuration import Causal, TextData, Tokenizer
 from models.language_modelling import Config
 
 WORDS = [
@@ -63,6 +63,6 @@ def config(text_file: Path) -> Callable[..., Config]:
         shape = {"layers": 1, "width": 16, "heads": 2, "context": 16, **(model or {})}
         settings = {"tokens": 2048, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_seconds": 1e9, **changes}
         settings.setdefault("tokenizer", Tokenizer(kind="bytes"))
-        return Config(data=Data(**{"source": str(text_file), **(data or {})}), model=Model(**shape), **settings)
+        return Config(data=TextData(**{"source": str(text_file), **(data or {})}), model=Causal(**shape), **settings)
 
     return make

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.configuration import Data, Model, Tokenizer, Training
+from models.configuration import Causal, TextData, Tokenizer, Training
 from models.errors import SettingError
 from models.language_modelling import Config
 
@@ -56,16 +56,19 @@ def test_a_value_out_of_range_is_found_where_it_stands(settings: dict[str, Any],
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Training(tokens=10, epochs=1.0), "tokens, epochs: give one of them, got tokens 10"),
+        (lambda: TextTraining(tokens=10, epochs=1.0), "tokens, epochs: give one of them, got tokens 10"),
         (lambda: Training(schedule="wsd", warmup=0.6, decay=0.5), "warmup, decay: together at most 1"),
-        (lambda: Model(width=130, heads=4), r"model\.width: must be divisible .* got 130 and 4\. Use width 128 or 132"),
-        (lambda: Model(family="llama", width=12, heads=4), "even width a head, got 12 / 4 = 3"),
-        (lambda: Model(kv_heads=2), "only llama has it"),
-        (lambda: Model(family="llama", kv_heads=3), "must divide model.heads"),
-        (lambda: Model(pretrained="gpt2", layers=3), "model.layers: the shape comes from model.pretrained"),
-        (lambda: Data(validation=0.5, test=0.5), "leave something to train on, got 0.5 "),
+        (
+            lambda: Causal(width=130, heads=4),
+            r"model\.width: must be divisible .* got 130 and 4\. Use width 128 or 132",
+        ),
+        (lambda: Causal(family="llama", width=12, heads=4), "even width a head, got 12 / 4 = 3"),
+        (lambda: Causal(kv_heads=2), "only llama has it"),
+        (lambda: Causal(family="llama", kv_heads=3), "must divide model.heads"),
+        (lambda: Causal(pretrained="gpt2", layers=3), "model.layers: the shape comes from model.pretrained"),
+        (lambda: TextData(validation=0.5, test=0.5), "leave something to train on, got 0.5 "),
         (lambda: Tokenizer(kind="bytes", path="x"), "only for tokenizer.kind 'pretrained', got kind 'bytes'"),
-        (lambda: Config(model=Model(pretrained="gpt2")), "must be 'pretrained' with model.pretrained, got 'bpe'"),
+        (lambda: Config(model=Causal(pretrained="gpt2")), "must be 'pretrained' with model.pretrained, got 'bpe'"),
         (lambda: Config(tokenizer=Tokenizer(kind="pretrained")), "tokenizer.path: needed"),
     ],
 )

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from models.configuration import Data
+from models.configuration import TextData
 from models.corpora import SPLITS, Corpus, Split, read
 from models.errors import DataError
 from models.sources import locate, sample
 
 
 def corpus(**settings: Any) -> Corpus:
-    data = Data(**settings)
+    data = TextData(**settings)
     return read(data, locate(data))
 
 

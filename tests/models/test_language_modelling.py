@@ -121,7 +121,7 @@ def test_the_length_is_known_without_torch(config: Make, text_file: Path) -> Non
     prepare(config())
     code = (
         "import sys; from models.language_modelling import *; from models.configuration import *;"
-        f"length(Config(data=Data(source={str(text_file)!r}), tokenizer=Tokenizer(kind='bytes')));"
+        f"length(Config(data=TextData(source={str(text_file)!r}), tokenizer=Tokenizer(kind='bytes')));"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -224,7 +224,7 @@ def test_training_goes_on_from_a_saved_model(config: Make, tmp_path: Path, famil
     # The same text read with the saved tokenizer, which is the same one.
     go_on = replace(
         config(tokens=16, learning_rate=1e-9),
-        model=language_modelling.Model(pretrained=str(tmp_path / "saved"), context=16, dropout=0.1),
+        model=language_modelling.Causal(pretrained=str(tmp_path / "saved"), context=16, dropout=0.1),
         tokenizer=Tokenizer(kind="pretrained"),
     )
     (after,) = train(go_on, seed=0, rungs=[], directory=tmp_path / "second")
@@ -234,7 +234,7 @@ def test_training_goes_on_from_a_saved_model(config: Make, tmp_path: Path, famil
 def test_a_context_beyond_a_pretrained_models_positions_is_refused(config: Make, saved: Path, tmp_path: Path) -> None:
     settings = replace(
         config(),
-        model=language_modelling.Model(pretrained=str(saved), context=32),
+        model=language_modelling.Causal(pretrained=str(saved), context=32),
         tokenizer=Tokenizer(kind="pretrained"),
     )
     with pytest.raises(SettingError, match=r"model\.context: at most the 16 positions"):

@@ -11,13 +11,13 @@ import pytest
 from transformers import AutoTokenizer
 
 from models import preparation
-from models.configuration import Data, Tokenizer
+from models.configuration import TextData, Tokenizer
 from models.errors import DataError
 from models.preparation import Prepared
 
 
 def prepare(source: Path | str, kind: Any = "bytes", **settings: Any) -> Prepared:
-    return preparation.prepare(Data(source=str(source), **settings), Tokenizer(kind=kind), pretrained=None)
+    return preparation.prepare(TextData(source=str(source), **settings), Tokenizer(kind=kind), pretrained=None)
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
@@ -81,7 +81,7 @@ def test_processes_that_start_together_tokenise_once(text_file: Path) -> None:
     code = (
         "from models import preparation; from models.configuration import *; built = []; real = preparation._build;"
         "preparation._build = lambda *a: (built.append(1), real(*a));"
-        f"preparation.prepare(Data(source={str(text_file)!r}), Tokenizer(kind='bytes'), pretrained=None);"
+        f"preparation.prepare(TextData(source={str(text_file)!r}), Tokenizer(kind='bytes'), pretrained=None);"
         "print(len(built))"
     )
     command = [sys.executable, "-c", code]
