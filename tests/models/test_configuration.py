@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.configuration import Causal, TextData, Tokenizer, Training
+from models.configuration import Causal, TextData, TextTraining, Tokenizer, Training
 from models.errors import SettingError
 from models.language_modelling import Config
 
