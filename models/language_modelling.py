@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.configuration import Causal, EarlyStopping, TextData, TextTraining, Tokenizer
+from models.configuration import Causal, EarlyStopping, Preprocess, TextData, TextTraining, Tokenizer
 from models.errors import DataError, ModelsError, SettingError
 from models.metrics import Measurement
 
@@ -44,7 +44,15 @@ PRELOAD: tuple[str, ...] = ("models.next_token", "models.warm")
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
 
-REQUIREMENTS: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+REQUIREMENTS: tuple[str, ...] = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "annotated-types",
+)
 """Packages that loading a saved model requires."""
 
 METRICS: tuple[str, ...] = (
@@ -150,7 +158,13 @@ def save(config: Config, *, directory: Path, destination: Path) -> None:
     """
     from models import next_token
 
-    next_token.save(config.model, _prepared(config), directory=directory, destination=destination)
+    task_card = {
+        "task": "language modelling",
+        "preprocess": asdict(Preprocess()),
+        "context": config.model.context,
+        "text_column": config.data.text_column,
+    }
+    next_token.save(config.model, _prepared(config), directory=directory, destination=destination, task_card=task_card)
 
 
 def test(config: Config, *, directory: Path) -> dict[str, float]:

@@ -7,8 +7,10 @@ where the text came from.
 Shape suffixes: B sequences, T tokens of context, S = T + 1, V vocabulary, N = B x T.
 """
 
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -94,10 +96,13 @@ def test(settings: Causal, prepared: Prepared, *, directory: Path) -> dict[str, 
     return {**metrics, "test/tokens": float(prepared.count("test", "tokens"))}
 
 
-def save(settings: Causal, prepared: Prepared, *, directory: Path, destination: Path) -> None:
+def save(
+    settings: Causal, prepared: Prepared, *, directory: Path, destination: Path, task_card: Mapping[str, object]
+) -> None:
     """Write the model that a run left in `directory` as a Hugging Face folder, whole or not at all.
 
-    destination: must not exist, or be an empty folder.
+    destination: must not exist, or be an empty folder. task_card: the folder's `task.json`, by which
+    `models.serving` knows how to use the model.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination}: must be a new or empty folder to save a model in. Name another.")
@@ -116,6 +121,7 @@ def save(settings: Causal, prepared: Prepared, *, directory: Path, destination: 
     try:
         shutil.copytree(prepared.tokenizer, temporary)
         model.save_pretrained(temporary)
+        (temporary / "task.json").write_text(json.dumps(task_card, indent=2) + "\n")
         temporary.rename(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
