@@ -1,139 +1,302 @@
-"""Causal language models of transformers, made from settings or loaded.
+"""The models of transformers that are trained, made from settings or loaded.
 
-Knows nothing of text or training: it needs the size of the vocabulary and the id of the end-of-text token.
+Knows nothing of text or training: it needs the size of the vocabulary and the ids of special tokens.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
-from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
-from transformers.models.llama.modeling_llama import LlamaForCausalLM
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
 
-from models.configuration import Causal
+from models.configuration import Causal, Classifier, Network, SequenceToSequence
 from models.errors import DataError, SettingError
 
-DROPOUTS = (
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-    "attention_dropout",
-    "hidden_dropout",
-    "embedding_dropout",
-)
-"""The names under which transformers' configurations of causal models have dropout."""
+DROPOUTS = {
+    "attention": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
+    "hidden": ("resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "mlp_dropout", "dropout", "dropout_rate"),
+    "embedding": ("embd_pdrop", "embedding_dropout"),
+}
+"""The names under which transformers' configurations have each kind of dropout."""
 
 
-def build(settings: Causal, *, vocabulary: int, end: int) -> PreTrainedModel:
-    """A causal model in fp32 on the CPU, its weights drawn from torch's generator or loaded.
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a model must know of its tokenizer. size: tokens. end, pad: ids of the end-of-text and the padding
+    token, in [0, size)."""
 
-    vocabulary: tokens. end: id of the end-of-text token, in [0, vocabulary). Raises DataError where a
-    pretrained model cannot be loaded, SettingError where it does not fit.
+    size: int
+    end: int
+    pad: int
+
+
+def causal(settings: Causal | SequenceToSequence, vocabulary: Vocabulary) -> PreTrainedModel:
+    """A decoder-only language model in fp32 on the CPU, its weights drawn from torch's generator or loaded.
+
+    Raises DataError where a pretrained model cannot be loaded, SettingError where it does not fit.
     """
     if settings.pretrained is not None:
-        return _pretrained(settings, settings.pretrained, vocabulary)
+        return _pretrained(transformers.AutoModelForCausalLM, settings, vocabulary)
+    kv_heads = settings.kv_heads if isinstance(settings, Causal) else None
+    if settings.family == "gpt2":
+        model: Any = transformers.GPT2LMHeadModel(_gpt2(settings, vocabulary, settings.layers, settings.tie_embeddings))
+        if isinstance(settings, Causal) and not settings.bias:
+            _without_biases(model)
+        return model  # type: ignore[no-any-return]
+    bias = isinstance(settings, Causal) and settings.bias
+    config = _llama(settings, vocabulary, settings.layers, tie=settings.tie_embeddings, bias=bias)
+    config.num_key_value_heads = kv_heads or settings.heads
+    return transformers.LlamaForCausalLM(config)
+
+
+def classifier(
+    settings: Classifier, vocabulary: Vocabulary, *, labels: list[str], multi_label: bool
+) -> PreTrainedModel:
+    """A model with a classification layer, as `causal` makes one. labels: their names in the order of its outputs."""
+    heads: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: number for number, name in enumerate(labels)},
+        "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
+    }
+    if settings.pretrained is not None:
+        return _pretrained(transformers.AutoModelForSequenceClassification, settings, vocabulary, **heads)
+    config: Any
     match settings.family:
+        case "bert":
+            config = _bert(settings, vocabulary)
+            made: Any = transformers.BertForSequenceClassification
+        case "modernbert":
+            config = _modernbert(settings, vocabulary)
+            made = transformers.ModernBertForSequenceClassification
         case "gpt2":
-            return _gpt2(settings, vocabulary, end)
+            config = _gpt2(settings, vocabulary, settings.layers, tie=True)
+            made = transformers.GPT2ForSequenceClassification
         case "llama":
-            return _llama(settings, vocabulary, end)
+            config = _llama(settings, vocabulary, settings.layers, tie=True, bias=False)
+            made = transformers.LlamaForSequenceClassification
         case _:
             assert_never(settings.family)
+    for name, value in heads.items():
+        setattr(config, name, value)
+    return made(config)  # type: ignore[no-any-return]
 
 
-def _gpt2(settings: Causal, vocabulary: int, end: int) -> PreTrainedModel:
-    config = GPT2Config(
-        vocab_size=vocabulary,
+def encoder_decoder(settings: SequenceToSequence, vocabulary: Vocabulary) -> PreTrainedModel:
+    """A model that reads one sequence and writes another, as `causal` makes one."""
+    if settings.pretrained is not None:
+        return _pretrained(transformers.AutoModelForSeq2SeqLM, settings, vocabulary)
+    if settings.family == "t5":
+        return transformers.T5ForConditionalGeneration(_t5(settings, vocabulary))
+    return transformers.MarianMTModel(_marian(settings, vocabulary))
+
+
+def is_encoder_decoder(settings: SequenceToSequence) -> bool:
+    """Whether the model has an encoder; of a pretrained one its configuration says so."""
+    if settings.pretrained is None:
+        return settings.family in ("marian", "t5")
+    return bool(_configuration(settings.pretrained).is_encoder_decoder)
+
+
+def _inner(settings: Network, multiple: float) -> int:
+    return round(settings.width * (settings.feed_forward or multiple))
+
+
+def _ids(vocabulary: Vocabulary) -> dict[str, Any]:
+    return {
+        "bos_token_id": vocabulary.end,
+        "eos_token_id": vocabulary.end,
+        "pad_token_id": vocabulary.pad,
+        "vocab_size": vocabulary.size,
+    }
+
+
+def _gpt2(settings: Network, vocabulary: Vocabulary, layers: int, tie: bool) -> Any:
+    config = transformers.GPT2Config(
         n_positions=settings.context,
         n_embd=settings.width,
-        n_layer=settings.layers,
+        n_layer=layers,
         n_head=settings.heads,
-        n_inner=round(settings.width * (settings.feed_forward or 4)),
+        n_inner=_inner(settings, 4),
         # The same function as GPT-2's "gelu_new" in one fused kernel instead of eight.
         activation_function="gelu_pytorch_tanh",
-        resid_pdrop=settings.dropout,
-        embd_pdrop=settings.dropout,
-        attn_pdrop=settings.dropout,
-        tie_word_embeddings=settings.tie_embeddings,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
+        resid_pdrop=settings.drop("hidden"),
+        embd_pdrop=settings.drop("embedding"),
+        attn_pdrop=settings.drop("attention"),
+        tie_word_embeddings=tie,
+        **_ids(vocabulary),
     )
     config._attn_implementation = settings.attention
-    model = GPT2LMHeadModel(config)
-    if not settings.bias:
-        # transformers' GPT-2 always has biases, and they start at 0: without training they stay 0, and the
-        # saved model is an ordinary GPT-2.
-        for name, parameter in model.named_parameters():
-            if name.endswith(".bias"):
-                parameter.requires_grad_(False)
-    return model
+    return config
 
 
-def _llama(settings: Causal, vocabulary: int, end: int) -> PreTrainedModel:
+def _without_biases(model: Any) -> None:
+    """transformers' GPT-2 always has biases, and they start at 0: without training they stay 0, and the saved model
+    is an ordinary GPT-2."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.requires_grad_(False)
+
+
+def _llama(settings: Network, vocabulary: Vocabulary, layers: int, *, tie: bool, bias: bool) -> Any:
     inner = settings.width * (settings.feed_forward or 8 / 3)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
+    config = transformers.LlamaConfig(
         max_position_embeddings=settings.context,
+        hidden_size=settings.width,
+        num_hidden_layers=layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        intermediate_size=8 * round(inner / 8) or 8,  # whole multiples of 8 keep tensor cores busy
+        attention_dropout=settings.drop("attention"),
+        attention_bias=bias,
+        mlp_bias=bias,
+        tie_word_embeddings=tie,
+        **_ids(vocabulary),
+    )
+    config._attn_implementation = settings.attention
+    return config
+
+
+def _bert(settings: Classifier, vocabulary: Vocabulary) -> Any:
+    config = transformers.BertConfig(
         hidden_size=settings.width,
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
-        num_key_value_heads=settings.kv_heads or settings.heads,
-        intermediate_size=8 * round(inner / 8) or 8,  # whole multiples of 8 keep tensor cores busy
-        attention_dropout=settings.dropout,
-        attention_bias=settings.bias,
-        mlp_bias=settings.bias,
-        tie_word_embeddings=settings.tie_embeddings,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
+        intermediate_size=_inner(settings, 4),
+        hidden_dropout_prob=settings.drop("hidden"),
+        attention_probs_dropout_prob=settings.drop("attention"),
+        classifier_dropout=settings.drop("hidden"),
+        max_position_embeddings=settings.context,
+        type_vocab_size=1,
+        **_ids(vocabulary),
     )
     config._attn_implementation = settings.attention
-    return LlamaForCausalLM(config)
+    return config
 
 
-def _pretrained(settings: Causal, name: str, vocabulary: int) -> PreTrainedModel:
+def _modernbert(settings: Classifier, vocabulary: Vocabulary) -> Any:
+    config = transformers.ModernBertConfig(
+        hidden_size=settings.width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        intermediate_size=_inner(settings, 2),
+        mlp_dropout=settings.drop("hidden"),
+        attention_dropout=settings.drop("attention"),
+        embedding_dropout=settings.drop("embedding"),
+        classifier_dropout=settings.drop("hidden"),
+        classifier_pooling="mean",
+        max_position_embeddings=settings.context,
+        local_attention=2 * settings.context,  # every layer sees everything
+        cls_token_id=vocabulary.end,
+        sep_token_id=vocabulary.end,
+        **_ids(vocabulary),
+    )
+    config._attn_implementation = settings.attention
+    return config
+
+
+def _marian(settings: SequenceToSequence, vocabulary: Vocabulary) -> Any:
+    decoder_layers = settings.decoder_layers or settings.layers
+    config = transformers.MarianConfig(
+        d_model=settings.width,
+        encoder_layers=settings.layers,
+        decoder_layers=decoder_layers,
+        encoder_attention_heads=settings.heads,
+        decoder_attention_heads=settings.heads,
+        encoder_ffn_dim=_inner(settings, 4),
+        decoder_ffn_dim=_inner(settings, 4),
+        dropout=settings.drop("hidden"),
+        attention_dropout=settings.drop("attention"),
+        activation_dropout=0.0,
+        activation_function="relu",
+        max_position_embeddings=settings.context,
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        tie_word_embeddings=settings.tie_embeddings,
+        decoder_start_token_id=vocabulary.pad,
+        forced_eos_token_id=None,
+        decoder_vocab_size=vocabulary.size,
+        **_ids(vocabulary),
+    )
+    config._attn_implementation = settings.attention
+    return config
+
+
+def _t5(settings: SequenceToSequence, vocabulary: Vocabulary) -> Any:
+    made: Any = transformers.T5Config  # its settings for generation are not in its signature
+    config = made(
+        d_model=settings.width,
+        d_kv=settings.width // settings.heads,
+        d_ff=_inner(settings, 4),
+        num_layers=settings.layers,
+        num_decoder_layers=settings.decoder_layers or settings.layers,
+        num_heads=settings.heads,
+        dropout_rate=settings.drop("hidden"),
+        classifier_dropout=settings.drop("hidden"),
+        feed_forward_proj="relu",
+        tie_word_embeddings=settings.tie_embeddings,
+        decoder_start_token_id=vocabulary.pad,
+        **_ids(vocabulary),
+    )
+    config.max_position_embeddings = settings.context  # of no effect on relative positions; what it was trained for
+    return config
+
+
+def _configuration(name: str) -> PretrainedConfig:
     folder = Path(name).expanduser()
     if name.startswith((".", "/", "~")) and not folder.is_dir():
         raise DataError(f"model.pretrained: no folder {name!r}. Give a Hugging Face folder or a hub name.")
-    where: Any = folder if folder.exists() else name
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            where, attn_implementation=settings.attention, dtype=torch.float32, use_safetensors=True
+        found: PretrainedConfig = transformers.AutoConfig.from_pretrained(folder if folder.exists() else name)
+    except (OSError, ValueError) as error:
+        raise _unloadable(name, error) from error
+    return found
+
+
+def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: Any) -> PreTrainedModel:
+    name = str(settings.pretrained)
+    config: Any = _configuration(name)
+    _check(config, settings, name)
+    for kind, names in DROPOUTS.items():
+        for attribute in names:
+            if isinstance(getattr(config, attribute, None), float):
+                setattr(config, attribute, settings.drop(kind))  # type: ignore[arg-type]
+    for attribute, value in more.items():
+        setattr(config, attribute, value)
+    folder = Path(name).expanduser()
+    try:
+        model: Any = auto.from_pretrained(
+            folder if folder.exists() else name,
+            config=config,
+            attn_implementation=settings.attention,
+            dtype=torch.float32,
+            use_safetensors=True,
         )
     except (OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DataError(
-            f"model.pretrained: cannot load {name!r}: {first}. "
-            "Give a folder with a config.json and safetensors, or a hub name."
-        ) from error
-    _check(model.config, settings, name, vocabulary)
-    return _with_dropout(model, settings.dropout)
+        raise _unloadable(name, error) from error
+    known = model.get_input_embeddings().num_embeddings
+    if vocabulary.size > known:  # special tokens that the model has not seen, such as a dialogue's roles
+        model.resize_token_embeddings(vocabulary.size, mean_resizing=True)
+        model.known_tokens = known
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = vocabulary.pad
+    found: PreTrainedModel = model
+    return found
 
 
-def _check(config: PretrainedConfig, settings: Causal, name: str, vocabulary: int) -> None:
+def _unloadable(name: str, error: Exception) -> DataError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return DataError(
+        f"model.pretrained: cannot load {name!r}: {first}. "
+        "Give a folder with a config.json and safetensors, or a hub name."
+    )
+
+
+def _check(config: PretrainedConfig, settings: Network, name: str) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and settings.context > positions:
         raise SettingError(
             f"model.context: at most the {positions} positions of {name!r}, got {settings.context}. Lower it."
         )
-    if vocabulary > config.vocab_size:
-        raise SettingError(
-            f"tokenizer.path: at most the {config.vocab_size} tokens that {name!r} knows, got {vocabulary}. "
-            "Use the model's own tokenizer."
-        )
-
-
-def _with_dropout(model: Any, dropout: float) -> PreTrainedModel:
-    """Set every dropout of a loaded model; its modules have taken theirs from the configuration already."""
-    for name in DROPOUTS:
-        if hasattr(model.config, name):
-            setattr(model.config, name, dropout)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = dropout
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = dropout
-    found: PreTrainedModel = model
-    return found

@@ -73,14 +73,19 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(path) if path.exists() else {}
 
 
-def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A model's state by name, each tensor once: tied ones are one tensor under their first name."""
+def weights(model: nn.Module, *, keep: bool = False) -> dict[str, torch.Tensor]:
+    """A model's state by name, each tensor once: tied ones are one tensor under their first name.
+
+    Of a model with adapters (PEFT) only what is trained: the rest is its pretrained base, which lies elsewhere.
+    keep: the parameters themselves rather than their detached values.
+    """
+    adapted = getattr(model, "peft_config", None) is not None
     found: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
+        if id(tensor) not in seen and (tensor.requires_grad or not adapted):
             seen.add(id(tensor))
-            found[name] = tensor.detach()
+            found[name] = tensor if keep else tensor.detach()
     return found
 
 

@@ -1,16 +1,18 @@
 """Which text trains, which validates, which is kept for the test.
 
 Takes the splits a source has and cuts the missing ones off its training split, by a hash of each text or by
-position. Passes over the texts and never holds them, but for plain text, which is read a file at a time.
-Knows nothing of tokens.
+position; then cleans and filters them. Passes over the texts and never holds them, but for plain text, which
+is read a file at a time. Knows nothing of tokens.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from models.configuration import TextData
+from models import preprocess as steps
+from models.configuration import Data, Preprocess, TextData
 from models.errors import DataError, nearest
 from models.sources import Source, Stream, streams
 
@@ -43,14 +45,14 @@ class Corpus:
     origin: Mapping[Split, str]
 
 
-def read(data: TextData, source: Source) -> Corpus:
+def read(data: TextData, source: Source, preprocess: Preprocess) -> Corpus:
     """The corpus that `data` asks for, from the source that `sources.locate` found for it.
 
     A split named in `data`, or that the source has under its usual name, is used as it is; validation and
     test are otherwise cut off the training split. Raises DataError for a named split that is not there.
     """
     available = streams(data, source)
-    own = _own_splits(data, available)
+    own = own_splits(data, available)
     cut = {"validation": data.validation, "test": data.test}
     cut = {split: share for split, share in cut.items() if split not in own and share > 0}
     texts: dict[Split, Stream] = {}
@@ -62,10 +64,16 @@ def read(data: TextData, source: Source) -> Corpus:
         elif split in cut or split == "train":
             texts[split] = _part(available[own["train"]], data.split_by, cut, split, source.plain)
             origin[split] = f"{own['train']}, by {data.split_by}"
+        if split in texts:
+            texts[split] = _prepared(texts[split], data, preprocess, split, source.plain)
     return Corpus(texts=texts, ended=not source.plain, origin=origin)
 
 
-def _own_splits(data: TextData, available: Mapping[str, Stream]) -> dict[Split, str]:
+def own_splits(data: Data, available: Iterable[str]) -> dict[Split, str]:
+    """Which of a source's own splits trains, validates and tests: those that `data` names, else the usual names.
+
+    Raises DataError for a named split that is not there, and where there is none to train on.
+    """
     has = f"it has {', '.join(map(repr, available))}"
     wanted: dict[Split, str | None] = {
         "train": data.train_split,
@@ -85,20 +93,57 @@ def _own_splits(data: TextData, available: Mapping[str, Stream]) -> dict[Split, 
     return own
 
 
+def _prepared(stream: Stream, data: TextData, preprocess: Preprocess, split: Split, plain: bool) -> Stream:
+    """The texts cleaned, and those of the training split filtered: by paragraphs of running text, else whole."""
+    filtered = split == "train" and (preprocess.counts_words or preprocess.deduplicate or data.limit)
+    if not filtered and not preprocess.cleans:
+        return stream
+    clean = steps.cleaner(preprocess)
+    units = _paragraphs_of(stream) if plain else stream
+
+    def texts() -> Iterator[str]:
+        cleaned = (_cleaned(text, clean) for text in units())
+        if not filtered:
+            return (text for text in cleaned if text)
+        seen: set[str] | None = set() if preprocess.deduplicate else None
+        kept = (text for text in cleaned if text and _kept(text, preprocess, seen))
+        return itertools.islice(kept, data.limit)
+
+    return texts
+
+
+def _cleaned(text: str, clean: Callable[[str], str]) -> str:
+    """A text cleaned, with the white space at its end as it was: between paragraphs it holds them apart."""
+    body = text.rstrip()
+    cleaned = clean(body)
+    return cleaned + text[len(body) :] if cleaned else ""
+
+
+def _kept(text: str, preprocess: Preprocess, seen: set[str] | None) -> bool:
+    if not steps.keeps(preprocess, text):
+        return False
+    if seen is not None:
+        key = steps.key(text)
+        if key in seen:
+            return False
+        seen.add(key)
+    return True
+
+
 def _part(stream: Stream, split_by: str, cut: Mapping[str, float], split: Split, plain: bool) -> Stream:
     """One split's share of `stream`. cut: share of each split that is cut off, 0 < share < 1."""
     validation, test = cut.get("validation", 0.0), cut.get("test", 0.0)
     if split_by == "hash":
         units = _paragraphs_of(stream) if plain else stream
-        return lambda: (text for text in units() if _drawn(text, validation, test) == split)
+        return lambda: (text for text in units() if drawn(text.strip(), validation, test) == split)
     if plain:
         return lambda: _pieces(_cut_text("".join(stream()), validation, test)[split])
     return lambda: _cut_documents(stream, validation, test, split)
 
 
-def _drawn(text: str, validation: float, test: float) -> Split:
-    """The split that a text's hash sends it to: the same in every corpus, whatever stands around the text."""
-    digest = hashlib.blake2b(text.strip().encode(), digest_size=8).digest()
+def drawn(key: str, validation: float, test: float) -> Split:
+    """The split that the hash of a text sends it to: the same in every corpus, whatever stands around the text."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     return "test" if place < test else "validation" if place < test + validation else "train"
 

@@ -7,12 +7,13 @@ and a folder of its own.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.configuration import Causal, EarlyStopping, Preprocess, TextData, TextTraining, Tokenizer
-from models.errors import DataError, ModelsError, SettingError
+from models import identity
+from models.configuration import Augment, Causal, EarlyStopping, Lora, Preprocess, TextData, TextTraining, Tokenizer
+from models.errors import ModelsError, SettingError
 from models.metrics import Measurement
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ __all__ = [
     "PRELOAD",
     "REQUIREMENTS",
     "SERVING",
+    "Augment",
     "Causal",
     "Config",
     "EarlyStopping",
+    "Lora",
     "Measurement",
     "ModelsError",
+    "Preprocess",
     "TextData",
     "Tokenizer",
     "length",
@@ -73,6 +77,10 @@ class Config(TextTraining):
     """Where the text comes from."""
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     """How text becomes tokens."""
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    """How text is cleaned."""
+    augment: Augment = field(default_factory=Augment)
+    """How training text is varied."""
     model: Causal = field(default_factory=Causal)
     """What is trained."""
 
@@ -82,6 +90,10 @@ class Config(TextTraining):
             raise SettingError(
                 f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "
                 "A pretrained model reads the tokens it was trained on."
+            )
+        if self.augment.mix:
+            raise SettingError(
+                "augment.mix: not for language modelling, got a share above 0. Put the other text among data.source."
             )
         if self.tokenizer.kind == "pretrained" and self.tokenizer_path is None:
             raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
@@ -105,21 +117,18 @@ def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -
     from models import next_token, schedules, training
 
     prepared = _prepared(config)
-    tokens = _length(config, prepared)
     yield from training.train(
-        next_token.task(config.model, prepared, seed=seed, label_smoothing=config.label_smoothing),
+        next_token.task(config, prepared, seed=seed),
         config,
         segments=schedules.segments(
-            rungs=rungs, tokens=tokens, example_tokens=config.model.context, batch_size=config.batch_size
+            rungs=rungs,
+            tokens=_length(config, prepared),
+            example_tokens=config.model.context,
+            batch_size=config.batch_size,
         ),
         seed=seed,
         directory=directory,
-        identity={
-            **_settings(config),
-            "seed": seed,
-            "rungs": sorted(rungs),
-            "digest": prepared.facts["digest"],
-        },
+        identity=identity.of(config, seed=seed, rungs=rungs, digest=prepared.facts["digest"]),
     )
 
 
@@ -133,11 +142,7 @@ def prepare(config: Config) -> dict[str, str | int | float]:
 
 def promotable(config: Config) -> None:
     """Raises ModelsError where `test` could not be done, so that nobody trains for days to hear of it."""
-    if _prepared(config).count("test", "tokens") == 0:
-        raise DataError(
-            "data.test: 0 leaves no test split, and a promotion is judged on one. "
-            "Set data.test to a share such as 0.05, or name data.test_split."
-        )
+    identity.need_test(_prepared(config).count("test", "tokens"))
 
 
 def length(config: Config) -> int:
@@ -158,13 +163,7 @@ def save(config: Config, *, directory: Path, destination: Path) -> None:
     """
     from models import next_token
 
-    task_card = {
-        "task": "language modelling",
-        "preprocess": asdict(Preprocess()),
-        "context": config.model.context,
-        "text_column": config.data.text_column,
-    }
-    next_token.save(config.model, _prepared(config), directory=directory, destination=destination, task_card=task_card)
+    next_token.save(config, _prepared(config), directory=directory, destination=destination)
 
 
 def test(config: Config, *, directory: Path) -> dict[str, float]:
@@ -173,27 +172,17 @@ def test(config: Config, *, directory: Path) -> dict[str, float]:
     no trained model."""
     from models import next_token
 
-    return next_token.test(config.model, _prepared(config), directory=directory)
+    return next_token.test(config, _prepared(config), directory=directory)
 
 
 def _prepared(config: Config) -> "Prepared":
     from models import preparation
 
     pretrained = config.tokenizer_path if config.tokenizer.kind == "pretrained" else None
-    return preparation.prepare(config.data, config.tokenizer, pretrained=pretrained)
+    return preparation.prepare(config.data, config.tokenizer, config.preprocess, pretrained=pretrained)
 
 
 def _length(config: Config, prepared: "Prepared") -> int:
     if config.tokens is not None:
         return config.tokens
-    return max(1, round((config.epochs or 1.0) * prepared.count("train", "tokens")))
-
-
-def _settings(config: Config) -> dict[str, str | int | float | None]:
-    """Every setting that a run's outcome depends on, by dotted name."""
-    settings = asdict(config)
-    del settings["checkpoint_seconds"]  # says how often to save, not what
-    flat: dict[str, str | int | float | None] = {}
-    for name, value in settings.items():
-        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+    return identity.length(config, prepared.count("train", "tokens"))

@@ -7,25 +7,25 @@ where the text came from.
 Shape suffixes: B sequences, T tokens of context, S = T + 1, V vocabulary, N = B x T.
 """
 
-import json
-import os
-import shutil
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import GenerationConfig, PreTrainedModel
 
-from models import architectures, training
+from models import adapters, architectures, augment, folders, identity, tokenizers, training
+from models.architectures import Vocabulary
 from models.batches import Sequences, windows
-from models.configuration import Causal
+from models.configuration import Augment
 from models.corpora import Split
-from models.errors import DataError
 from models.metrics import loss_metrics
 from models.preparation import Prepared
 from models.training import Batch, Inputs, Task
+
+if TYPE_CHECKING:
+    from models.language_modelling import Config
 
 EVALUATION_TOKENS = 4096
 """Tokens a batch while a split is measured; more are slower on a CPU (28,000 a second at 16,384, 36,000 at
@@ -36,22 +36,49 @@ NEW_TOKENS = 256
 """Tokens a saved model generates at most when it is not told, if its context allows."""
 
 
-def task(settings: Causal, prepared: Prepared, *, seed: int, label_smoothing: float) -> Task:
-    """The task for the loop. seed: of the order of sequences. label_smoothing: in [0, 1), of the training
-    loss."""
-    sequences = Sequences(prepared.tokens("train"), context=settings.context, seed=seed)
+def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
+    """The task for the loop. seed: of the order of sequences and of what is varied in them."""
+    context = config.model.context
+    sequences = Sequences(prepared.tokens("train"), context=context, seed=seed)
+    varied = _Varied(config.augment, prepared, seed=seed) if config.augment.varies_text else None
 
     def draw(first: int, count: int) -> Batch:
         tokens_BS = sequences.draw(first, count)
-        return Batch({"tokens": tokens_BS}, weight=count * settings.context)
+        if varied is not None:
+            tokens_BS = varied.vary(tokens_BS, first, sequences)
+        return Batch({"tokens": tokens_BS}, weight=count * context, tokens=count * context)
 
     def loss(model: nn.Module, inputs: Inputs) -> torch.Tensor:
-        return summed_loss(model, inputs["tokens"], label_smoothing=label_smoothing)
+        return summed_loss(model, inputs["tokens"], label_smoothing=config.label_smoothing)
 
-    def validate(model: nn.Module, device: torch.device) -> dict[str, float]:
-        return evaluate(model, prepared, "validation", context=settings.context, device=device)
+    def validate(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
+        return evaluate(model, prepared, "validation", context=context, device=device)
 
-    return Task(build=lambda: _build(settings, prepared), draw=draw, loss=loss, evaluate=validate)
+    return Task(build=lambda: _build(config, prepared), draw=draw, loss=loss, evaluate=validate)
+
+
+class _Varied:
+    """Sequences with their text varied: decoded, varied, encoded again, and filled up with what follows.
+
+    A sequence that has become shorter goes on with the tokens that come after it in the text; a longer one is cut.
+    """
+
+    def __init__(self, settings: Augment, prepared: Prepared, *, seed: int) -> None:
+        self.seed = seed
+        self.change = augment.augmenter(settings)
+        self.encoder = tokenizers.load(prepared.tokenizer)
+
+    def vary(self, tokens_BS: torch.Tensor, first: int, sequences: Sequences) -> torch.Tensor:
+        """The sequences from the run's `first` on, varied; the same for the same sequence of the run."""
+        length = tokens_BS.shape[1]
+        for row, tokens_S in enumerate(tokens_BS.numpy()):
+            epoch, place = divmod(first + row, sequences.epoch_sequences)
+            text = self.encoder.backend.decode(tokens_S.tolist(), skip_special_tokens=True)
+            varied = self.change(text, augment.generator(self.seed, epoch, place))
+            ids = self.encoder.backend.encode(varied, add_special_tokens=False).ids[:length]
+            following = sequences.following(first + row)[: length - len(ids)]
+            tokens_BS[row] = torch.tensor([*ids, *following], dtype=torch.int64)
+        return tokens_BS
 
 
 def summed_loss(model: nn.Module, tokens_BS: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -82,56 +109,49 @@ def evaluate(
     return loss_metrics(split, loss_nats, tokens=len(tokens), utf8_bytes=prepared.count(split, "bytes"))
 
 
-def test(settings: Causal, prepared: Prepared, *, directory: Path) -> dict[str, float]:
+def test(config: "Config", prepared: Prepared, *, directory: Path) -> dict[str, float]:
     """Measure the model that a run left in `directory` on the test split, in fp32."""
-    if not prepared.count("test", "tokens"):
-        raise DataError(
-            f"data.test: {prepared.facts['dataset']!r} was prepared without a test split, so there is "
-            "nothing to test on. Set data.test above 0 or name data.test_split."
-        )
-    model = _trained(settings, prepared, directory).train(False)
+    identity.need_test(prepared.count("test", "tokens"))
+    model = _trained(config, prepared, directory).train(False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.no_grad():
-        metrics = evaluate(model.to(device), prepared, "test", context=settings.context, device=device)
+        metrics = evaluate(model.to(device), prepared, "test", context=config.model.context, device=device)
     return {**metrics, "test/tokens": float(prepared.count("test", "tokens"))}
 
 
-def save(
-    settings: Causal, prepared: Prepared, *, directory: Path, destination: Path, task_card: Mapping[str, object]
-) -> None:
+def save(config: "Config", prepared: Prepared, *, directory: Path, destination: Path) -> None:
     """Write the model that a run left in `directory` as a Hugging Face folder, whole or not at all.
 
-    destination: must not exist, or be an empty folder. task_card: the folder's `task.json`, by which
-    `models.serving` knows how to use the model.
+    destination: must not exist, or be an empty folder.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise DataError(f"{destination}: must be a new or empty folder to save a model in. Name another.")
-    model = _trained(settings, prepared, directory)
     end = prepared.end_token
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        # Half the context leaves the other half for the prompt.
-        max_new_tokens=min(NEW_TOKENS, settings.context // 2),
-        do_sample=True,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
+    folders.write(
+        lambda: _trained(config, prepared, directory),
+        prepared.tokenizer,
+        destination,
+        task={
+            "task": "language modelling",
+            "preprocess": asdict(config.preprocess),
+            "context": config.model.context,
+            "text_column": config.data.text_column,
+        },
+        generation={
+            # Half the context leaves the other half for the prompt.
+            "max_new_tokens": min(NEW_TOKENS, config.model.context // 2),
+            "do_sample": True,
+            "bos_token_id": end,
+            "eos_token_id": end,
+            "pad_token_id": end,
+        },
     )
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        shutil.copytree(prepared.tokenizer, temporary)
-        model.save_pretrained(temporary)
-        (temporary / "task.json").write_text(json.dumps(task_card, indent=2) + "\n")
-        temporary.rename(destination)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _build(settings: Causal, prepared: Prepared) -> PreTrainedModel:
-    return architectures.build(settings, vocabulary=prepared.vocabulary, end=prepared.end_token)
+def _build(config: "Config", prepared: Prepared) -> nn.Module:
+    end = prepared.end_token
+    return adapters.tuned(architectures.causal(config.model, Vocabulary(prepared.vocabulary, end, end)), config)
 
 
-def _trained(settings: Causal, prepared: Prepared, directory: Path) -> PreTrainedModel:
-    model = _build(settings, prepared)
+def _trained(config: "Config", prepared: Prepared, directory: Path) -> nn.Module:
+    model = _build(config, prepared)
     training.load_trained(directory, model)
     return model

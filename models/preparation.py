@@ -1,15 +1,11 @@
 """A corpus tokenised once, for all trials: a folder of memory-mapped tokens and their facts.
 
 The folder's name is a digest of what it was made from (the content of the files, the settings of data and
-tokenizer, the format of the folder), so whoever asks for the same finds it. It is built under a file lock, in
-a temporary folder that is renamed when it is whole: trials that start together wait for the first, then
-share. A later call reads two small files. Knows nothing of models or training.
+tokenizer, the format of the folder), so whoever asks for the same finds it (`models.cache`). A later call reads
+two small files. Knows nothing of models or training.
 """
 
-import hashlib
-import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.configuration import TextData, Tokenizer
+from models import cache
+from models.cache import Facts
+from models.configuration import Preprocess, TextData, Tokenizer
 from models.corpora import SPLITS, Corpus, Split, read
 from models.errors import DataError
-from models.sources import HUB, Source, locate
+from models.sources import Source, locate
 
-FORMAT = 1
+FORMAT = 2
 """Version of what a prepared folder holds; raise it when that, the cutting or the tokenisers change."""
 
 BATCH_CHARACTERS = 4_000_000
-
-Facts = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
@@ -69,93 +65,60 @@ class Prepared:
         return np.memmap(self.folder / f"{split}.bin", dtype=str(self.facts["dtype"]), mode="r")
 
 
-def cache() -> Path:
-    """Folder for what can be made again: `$HPO_CACHE`, else `~/.cache/hpo`."""
-    return Path(os.environ.get("HPO_CACHE") or "~/.cache/hpo").expanduser()
-
-
-def prepare(data: TextData, tokenizer: Tokenizer, *, pretrained: str | None) -> Prepared:
+def prepare(data: TextData, tokenizer: Tokenizer, preprocess: Preprocess, *, pretrained: str | None) -> Prepared:
     """Find the tokenised corpus, or make it.
 
     pretrained: folder or hub name of a pretrained tokenizer. Raises DataError for whatever cannot be read or
     used.
     """
     source = locate(data)
-    digest = _digest(data, tokenizer, source, pretrained)
-    folder = cache() / "data" / digest
-    if not (folder / "facts.json").exists():
-        import filelock
+    name = _digest(data, tokenizer, preprocess, source, pretrained)
 
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.parent / f"{digest}.lock"):
-            if not (folder / "facts.json").exists():
-                _build(folder, read(data, source), tokenizer, pretrained)
-    facts = json.loads((folder / "facts.json").read_text())
-    return Prepared(folder, {"dataset": data.source, "digest": digest, **facts})
+    def build(folder: Path) -> Facts:
+        return _build(folder, read(data, source, preprocess), tokenizer, pretrained)
+
+    folder, facts = cache.folder(name, build)
+    return Prepared(folder, {"dataset": data.source, "digest": name, **facts})
 
 
-def _digest(data: TextData, tokenizer: Tokenizer, source: Source, pretrained: str | None) -> str:
-    settings = asdict(data)
-    content: Any = None
+def _digest(
+    data: TextData, tokenizer: Tokenizer, preprocess: Preprocess, source: Source, pretrained: str | None
+) -> str:
+    content = source.content(data)
     if source.format == "sample":
         from pydoc_data import topics
 
-        content = _content_hash(Path(topics.__file__))
-    elif source.format == "hub":
-        content = settings["source"].removeprefix(HUB)
-    else:
-        content = {name: [_content_hash(file) for file in files] for name, files in sorted(source.files.items())}
-    del settings["source"]  # the content counts, not where it lies
-    local = Path(pretrained).expanduser() / "tokenizer.json" if pretrained else None
-    made_from = {
-        "format": FORMAT,
-        "data": {**settings, "format": source.format, "content": content},
-        "tokenizer": asdict(tokenizer) | {"path": None, "vocabulary": tokenizer.kind == "bpe" and tokenizer.vocabulary},
-        "pretrained": _content_hash(local) if local and local.is_file() else pretrained,
-    }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+        content = cache.content_hash(Path(topics.__file__))
+    return cache.digest(
+        {
+            "format": FORMAT,
+            "data": {
+                **asdict(data),
+                "source": content,
+                "format": source.format,
+            },  # the content counts, not where it lies
+            "preprocess": asdict(preprocess),
+            "tokenizer": cache.of_tokenizer(tokenizer, pretrained),
+        }
+    )
 
 
-def _content_hash(file: Path) -> str:
-    """SHA-256 of a file, remembered under its path, size and time of change: a large file is read once."""
-    status = file.stat()
-    key = f"{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}"
-    memo = cache() / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    try:
-        return memo.read_text()
-    except FileNotFoundError:
-        with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    temporary = memo.with_suffix(f".{os.getpid()}")
-    temporary.write_text(found)
-    temporary.rename(memo)
-    return found
-
-
-def _build(folder: Path, corpus: Corpus, settings: Tokenizer, pretrained: str | None) -> None:
+def _build(folder: Path, corpus: Corpus, settings: Tokenizer, pretrained: str | None) -> Facts:
     from models import tokenizers
 
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        encoder = tokenizers.build(settings, corpus.texts["train"], pretrained=pretrained)
-        dtype = np.dtype(np.uint16 if encoder.vocabulary <= 2**16 else np.uint32)
-        facts: Facts = {
-            "tokenizer": settings.kind if pretrained is None else pretrained,
-            "vocabulary": encoder.vocabulary,
-            "end_token": encoder.end,
-            "dtype": dtype.name,
-        }
-        for split in SPLITS:
-            if split in corpus.texts:
-                facts |= _write(temporary / f"{split}.bin", corpus, split, encoder, dtype)
-        encoder.save(temporary / "tokenizer")
-        _write_facts(temporary / "facts.json", facts)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    encoder = tokenizers.build(settings, corpus.texts["train"], pretrained=pretrained)
+    dtype = np.dtype(np.uint16 if encoder.vocabulary <= 2**16 else np.uint32)
+    facts: Facts = {
+        "tokenizer": settings.kind if pretrained is None else pretrained,
+        "vocabulary": encoder.vocabulary,
+        "end_token": encoder.end,
+        "dtype": dtype.name,
+    }
+    for split in SPLITS:
+        if split in corpus.texts:
+            facts |= _write(folder / f"{split}.bin", corpus, split, encoder, dtype)
+    encoder.save(folder / "tokenizer")
+    return facts
 
 
 def _write(file: Path, corpus: Corpus, split: Split, encoder: Any, dtype: np.dtype[Any]) -> Facts:
@@ -193,10 +156,3 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _write_facts(file: Path, facts: Facts) -> None:
-    with file.open("w") as output:
-        json.dump(facts, output, indent=2)
-        output.flush()
-        os.fsync(output.fileno())

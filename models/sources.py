@@ -1,8 +1,9 @@
 """Finding and reading raw text: the built-in sample, local files, data sets of the Hugging Face hub.
 
-`locate` says what a source is made of without reading it; `streams` gives its texts. Plain text is read
-directly; JSON lines, CSV, parquet and the hub through `datasets`, as streams where the files are local. Knows
-nothing of shares, hashes or tokens: it offers the splits that the source itself has.
+`locate` says what a source is made of without reading it; `streams` gives the texts of a corpus, `rows` the
+rows of a table. Plain text and parallel files are read directly; JSON lines, CSV, parquet and the hub through
+`datasets`, as streams where the files are local. Knows nothing of shares, hashes or tokens: it offers the
+splits that the source itself has.
 """
 
 import glob
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.configuration import TextData
+from models.cache import content_hash
+from models.configuration import Data, PairData, TextData
 from models.errors import DataError, nearest
 
 FORMATS: Mapping[str, str] = {
@@ -31,12 +33,17 @@ HUB = "hub:"
 Stream = Callable[[], Iterator[str]]
 """Starts a fresh pass over texts."""
 
+Row = Mapping[str, Any]
+Rows = Callable[[], Iterator[tuple[str, Row]]]
+"""Starts a fresh pass over rows, each with its place for people: `train.csv: row 3`."""
+
 
 @dataclass(frozen=True)
 class Source:
     """What a source is made of.
 
-    format: sample, hub, txt, jsonl, csv or parquet. files: of a local source, by the split they belong to.
+    format: sample, hub, txt, jsonl, csv, parquet or parallel. files: of a local source, by the split they
+    belong to; of a parallel one, those of the source and those of the target in turn.
     """
 
     format: str
@@ -47,8 +54,16 @@ class Source:
         """Whether its texts are parts of running text; otherwise each is a document of its own."""
         return self.format in ("sample", "txt")
 
+    def content(self, data: Data) -> Any:
+        """What tells this source's content from another's, as JSON: hashes of files, names of the rest."""
+        if self.format == "hub":
+            return [data.source, data.configuration, data.revision]
+        if self.format == "sample":
+            return "sample"
+        return {name: [content_hash(file) for file in files] for name, files in sorted(self.files.items())}
 
-def locate(data: TextData) -> Source:
+
+def locate(data: Data) -> Source:
     """What `data.source` names. Reads no file; raises DataError where there is none, or several formats."""
     if data.source == "sample":
         return Source("sample")
@@ -56,7 +71,9 @@ def locate(data: TextData) -> Source:
         if not data.source.removeprefix(HUB):
             raise DataError("data.source: a name must follow 'hub:', got none. For example hub:Salesforce/wikitext.")
         return Source("hub")
-    files = _files(data)
+    if isinstance(data, PairData) and data.source_suffix is not None and data.target_suffix is not None:
+        return _parallel(data, data.source_suffix, data.target_suffix)
+    files = _files(data, suffixes=tuple(FORMATS) if data.format == "auto" else None)
     formats = {FORMATS.get(path.suffix.lower(), "") for path in files} if data.format == "auto" else {data.format}
     if len(formats) > 1 or "" in formats:
         raise DataError(
@@ -67,15 +84,38 @@ def locate(data: TextData) -> Source:
     return Source(formats.pop(), _by_split(files, data))
 
 
-def _files(data: TextData) -> list[Path]:
+def _parallel(data: PairData, source_suffix: str, target_suffix: str) -> Source:
+    """Files `<stem>.<suffix>` of the same stems in two languages."""
+    suffixes = [f".{suffix.removeprefix('.')}" for suffix in (source_suffix, target_suffix)]
+    found = _files(data, suffixes=suffixes)
+    sides = [{file.stem: file for file in found if file.suffix == suffix} for suffix in suffixes]
+    if lonely := sorted(sides[0].keys() ^ sides[1].keys()):
+        raise DataError(
+            f"data.source: parallel files must come in pairs, got {lonely[0]!r} with only one of the suffixes "
+            f"{' and '.join(suffixes)} in {data.source!r}. Add the other one."
+        )
+    if not sides[0]:
+        raise DataError(f"data.source: no pair of files with the suffixes {' and '.join(suffixes)} in {data.source!r}.")
+    groups = _by_split([sides[0][stem] for stem in sorted(sides[0])], data)
+    pairs = {
+        name: tuple(path for file in files for path in (file, sides[1][file.stem])) for name, files in groups.items()
+    }
+    return Source("parallel", pairs)
+
+
+def _files(data: Data, *, suffixes: Sequence[str] | None) -> list[Path]:
+    """The files that `data.source` names; of a folder those with one of `suffixes`."""
     path = Path(data.source).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        wanted = [file for file in found if data.format != "auto" or file.suffix.lower() in FORMATS]
+        wanted = [file for file in found if suffixes is None or file.suffix.lower() in suffixes]
         if not wanted:
-            raise DataError(f"data.source: no file with a suffix of {', '.join(FORMATS)} in the folder {path}.")
+            raise DataError(
+                f"data.source: no file with a suffix of {', '.join(suffixes or ())} in the folder {path}. "
+                "Name another folder, or set data.format."
+            )
         return wanted
     if glob.has_magic(str(path)):
         matching = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  # Path.glob refuses absolute patterns
@@ -94,7 +134,7 @@ def _files(data: TextData) -> list[Path]:
     )
 
 
-def _by_split(files: Sequence[Path], data: TextData) -> dict[str, tuple[Path, ...]]:
+def _by_split(files: Sequence[Path], data: Data) -> dict[str, tuple[Path, ...]]:
     """Files by split: by their stems where one of these is the training split's name, else all are
     `train`."""
     groups: dict[str, list[Path]] = defaultdict(list)
@@ -111,15 +151,29 @@ def streams(data: TextData, source: Source) -> dict[str, Stream]:
     Raises DataError for a column, data set or configuration that is not there; the streams raise it for rows
     without text and for bytes that are not UTF-8.
     """
+    if source.format == "sample":
+        return {"train": sample}
+    if source.format == "txt":
+        return {name: lambda files=files: _plain(files) for name, files in source.files.items()}  # type: ignore[misc]
+    columns = {"data.text_column": data.text_column}
+    return {name: _texts(table, data.text_column) for name, table in rows(data, source, columns).items()}
+
+
+def rows(data: Data, source: Source, columns: Mapping[str, str]) -> dict[str, Rows]:
+    """The rows of each split that the source itself has, by the split's name.
+
+    columns: by the setting that names it, each column the rows must have. Raises DataError for a column, data
+    set or configuration that is not there; the rows raise it for bytes that are not UTF-8.
+    """
     match source.format:
-        case "sample":
-            return {"train": sample}
-        case "txt":
-            return {name: lambda files=files: _plain(files) for name, files in source.files.items()}  # type: ignore[misc]
         case "hub":
-            return _hub(data)
+            return _hub(data, columns)
+        case "parallel":
+            return {name: _aligned(files, list(columns.values())) for name, files in source.files.items()}
+        case "txt":
+            return {name: _lines(files, columns) for name, files in source.files.items()}
         case _:
-            return {name: _table(data, source.format, files) for name, files in source.files.items()}
+            return {name: _table(source.format, files, columns) for name, files in source.files.items()}
 
 
 def sample() -> Iterator[str]:
@@ -141,11 +195,7 @@ def sample() -> Iterator[str]:
 def _plain(files: Sequence[Path]) -> Iterator[str]:
     """The text of each file; a blank line is put between files."""
     for index, file in enumerate(files):
-        content = file.read_bytes()
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _encoding_error(file, error) from error
+        text = _read(file)
         if index + 1 < len(files):
             text = text.rstrip("\n") + "\n\n"
         yield text
@@ -159,15 +209,58 @@ def _encoding_error(file: Path, error: UnicodeDecodeError) -> DataError:
     )
 
 
-def _table(data: TextData, kind: str, files: Sequence[Path]) -> Stream:
+def _lines(files: Sequence[Path], columns: Mapping[str, str]) -> Rows:
+    """Plain text as a table of one column: a row a line."""
+    if len(columns) > 1:
+        raise DataError(
+            f"{files[0]}: plain text has no columns, must have {', '.join(map(repr, columns.values()))}. "
+            "Give JSON lines, CSV or parquet, or set data.format."
+        )
+    (column,) = columns.values()
+
+    def lines() -> Iterator[tuple[str, Row]]:
+        for file in files:
+            for number, line in enumerate(_read(file).splitlines(), start=1):
+                yield f"{file}:{number}", {column: line}
+
+    return lines
+
+
+def _aligned(files: Sequence[Path], columns: Sequence[str]) -> Rows:
+    """Two files, or several pairs of them, as a table of two columns: a row a line."""
+    sides = [[_read(file).removesuffix("\n").split("\n") for file in files[start::2]] for start in (0, 1)]
+    for one, other, source, target in zip(*sides, files[::2], files[1::2], strict=True):
+        if len(one) != len(other):
+            raise DataError(
+                f"{source}: must have as many lines as {target}, got {len(one):,} and {len(other):,}. "
+                "Parallel files are aligned line by line."
+            )
+
+    def pairs() -> Iterator[tuple[str, Row]]:
+        for one, other, source in zip(*sides, files[::2], strict=True):
+            for number, texts in enumerate(zip(one, other, strict=True), start=1):
+                yield f"{source}:{number}", dict(zip(columns, texts, strict=True))
+
+    return pairs
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _encoding_error(file, error) from error
+
+
+def _table(kind: str, files: Sequence[Path], columns: Mapping[str, str]) -> Rows:
     import datasets
 
+    wanted = " and ".join(map(repr, columns.values()))
     for file in files:
         if file.stat().st_size == 0:
-            raise DataError(f"{file}: is empty, must hold {kind} rows with a column {data.text_column!r}.")
+            raise DataError(f"{file}: is empty, must hold {kind} rows with a column {wanted}.")
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
 
-    def rows() -> Iterator[Mapping[str, Any]]:
+    def read() -> Iterator[Row]:
         builder = {"jsonl": "json"}.get(kind, kind)
         try:
             yield from datasets.load_dataset(builder, data_files=[str(f) for f in files], split="train", streaming=True)
@@ -179,7 +272,7 @@ def _table(data: TextData, kind: str, files: Sequence[Path]) -> Stream:
                 f"{where}: cannot be read as {kind}: {_brief(error)} Check it, or set data.format."
             ) from error
 
-    return _checked(rows, data.text_column, where)
+    return _checked(read, columns, where)
 
 
 def _first_bad_byte(files: Sequence[Path], error: UnicodeDecodeError) -> DataError:
@@ -192,50 +285,57 @@ def _first_bad_byte(files: Sequence[Path], error: UnicodeDecodeError) -> DataErr
     return DataError(f"{files[0]}: cannot be decoded: {error}.")
 
 
-def _hub(data: TextData) -> dict[str, Stream]:
+def _hub(data: Data, columns: Mapping[str, str]) -> dict[str, Rows]:
     import datasets
 
     name = data.source.removeprefix(HUB)
     try:
-        loaded = datasets.load_dataset(name, data.configuration, revision=data.revision)
+        loaded = datasets.load_dataset(name, data.configuration, revision=data.revision, streaming=data.streaming)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"data.source: cannot load {name!r} from the Hugging Face hub: {_brief(error)} "
             "Check the name, data.configuration and the connection."
         ) from error
     return {
-        str(split): _checked(lambda rows=rows: iter(rows), data.text_column, f"{data.source} {split}")  # type: ignore[misc]
-        for split, rows in loaded.items()
+        str(split): _checked(lambda table=table: iter(table), columns, f"{data.source} {split}")  # type: ignore[misc]
+        for split, table in loaded.items()
     }
 
 
-def _checked(rows: Callable[[], Iterator[Mapping[str, Any]]], column: str, where: str) -> Stream:
-    """The texts in `column`, after a look at the first row. Empty texts are passed over; anything else that
-    is no text is an error."""
-    looking = rows()
+def _checked(read: Callable[[], Iterator[Row]], columns: Mapping[str, str], where: str) -> Rows:
+    """Rows with their places, after a look at the first one."""
+    looking = read()
     first = next(looking, None)
     if isinstance(looking, Generator):
         looking.close()  # and with it the file
-    if first is None:
-        raise DataError(f"{where}: has no rows, must have at least one with a column {column!r}.")
-    if column not in first:
+    for setting, column in columns.items():
+        if first is None:
+            raise DataError(f"{where}: has no rows, must have at least one with a column {column!r}.")
+        if column not in first:
+            raise DataError(
+                f"{where}: no column {column!r} ({setting}); it has {', '.join(map(repr, first))}."
+                f"{nearest(column, first)} Set {setting}."
+            )
+    return lambda: ((f"{where}: row {number}", row) for number, row in enumerate(read(), start=1))
+
+
+def _texts(table: Rows, column: str) -> Stream:
+    """The texts of a column. Empty ones are passed over; anything else that is no text is an error."""
+    return lambda: (text for where, row in table() if (text := text_of(row, column, where, "data.text_column")))
+
+
+def text_of(row: Row, column: str, where: str, setting: str) -> str:
+    """The text in a row's column, empty where it has none.
+
+    Raises DataError for anything else, naming the `setting` that chose the column.
+    """
+    text = row.get(column)
+    if text is not None and not isinstance(text, str):
         raise DataError(
-            f"{where}: no column {column!r} (data.text_column); it has {', '.join(map(repr, first))}."
-            f"{nearest(column, first)} Set data.text_column."
+            f"{where}: column {column!r} must hold text, got {type(text).__name__} "
+            f"{text!r}. Set {setting} to a column of text."
         )
-
-    def texts() -> Iterator[str]:
-        for number, row in enumerate(rows(), start=1):
-            text = row[column]
-            if text is not None and not isinstance(text, str):
-                raise DataError(
-                    f"{where}: row {number}: column {column!r} must hold text, got {type(text).__name__} "
-                    f"{text!r}. Set data.text_column to a column of text."
-                )
-            if text:
-                yield text
-
-    return texts
+    return text or ""
 
 
 def _brief(error: BaseException) -> str:

@@ -5,6 +5,7 @@ of searches: it yields measurements and saves when it is closed. One process and
 runs may follow one another in a process.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -31,11 +32,12 @@ Inputs = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: tensors on the CPU whose first dimension is the example. weight: how many losses are summed
-    over it (of a language model: tokens predicted)."""
+    """inputs: tensors on the CPU whose first dimension is the example. weight: what the summed loss is divided
+    by (of a language model: tokens predicted). tokens: that the model reads or predicts, padding not counted."""
 
     inputs: Inputs
-    weight: int
+    weight: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Task:
 
     build: makes the model, its weights drawn from torch's generator. draw: (first example, examples) to a
     batch, the same for the same arguments. loss: the summed loss of a (micro-)batch in nats, a tensor of
-    shape (). evaluate: the metrics of a model in evaluation mode, `validation/loss` among them.
+    shape (). evaluate: the metrics of a model in evaluation mode, `validation/loss` among them; its last argument
+    says whether the run is at its end, where a task may measure more closely.
     """
 
     build: Callable[[], nn.Module]
     draw: Callable[[int, int], Batch]
     loss: Callable[[nn.Module, Inputs], torch.Tensor]
-    evaluate: Callable[[nn.Module, torch.device], dict[str, float]]
+    evaluate: Callable[[nn.Module, torch.device, bool], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ class _Run:
         self.model, self.optimizer = self.accelerator.prepare(self.module, optimizer)
         self.trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.best: dict[str, torch.Tensor] = {}
+        self.average = Average(self.module, settings.ema_decay) if settings.ema_decay else None
+        self.steps = 0
 
     def advance(self, state: State, segment: Segment, *, last: bool) -> State:
         """Train through one segment and measure; the state after it."""
@@ -162,7 +167,8 @@ class _Run:
             taken = time.perf_counter() - started
             seconds += taken
             metrics |= {"train/tokens_per_second": metrics.pop("tokens") / taken, "train/seconds": seconds}
-            metrics |= self._evaluate() if math.isfinite(metrics["train/loss"]) else {"validation/loss": math.nan}
+            finite = math.isfinite(metrics["train/loss"])
+            metrics |= self._evaluate(last) if finite else {"validation/loss": math.nan}
         state = replace(state, segments=state.segments + 1, seconds=seconds, progress=segment.progress, metrics=metrics)
         if not math.isfinite(metrics["validation/loss"]):
             return replace(state, ended="diverged", metrics={**metrics, "validation/loss": math.nan})
@@ -175,12 +181,12 @@ class _Run:
         precise = torch.float32 if self.device.type == "mps" else torch.float64
         loss_sum = torch.zeros((), dtype=precise, device=self.device)
         norm_sum = torch.zeros((), dtype=precise, device=self.device)
-        weight = steps = 0
-        rate = 0.0
+        tokens = steps = 0
+        weight = rate = 0.0
         for first, count in segment.batches():
             rate = learning_rate(self.settings, (first + count / 2) / self.examples)
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             batch = self.task.draw(first, count)
             for inputs in _micro_batches(batch.inputs, self.settings.micro_batch_size or count):
                 loss = self.task.loss(self.model, self._moved(inputs))
@@ -189,15 +195,20 @@ class _Run:
                 loss_sum += loss.detach()
             if self.settings.gradient_clip is not None:
                 norm_sum += self.accelerator.clip_grad_norm_(self.trained, self.settings.gradient_clip)
+            if self.settings.gradient_noise:
+                self._add_noise()
             self.optimizer.step()
             self.optimizer.zero_grad()
-            weight, steps = weight + batch.weight, steps + 1
+            self.steps += 1
+            if self.average is not None:
+                self.average.update(self.steps)
+            weight, tokens, steps = weight + batch.weight, tokens + batch.tokens, steps + 1
             if steps % FINITE_CHECK_STEPS == 0 and not math.isfinite(loss_sum.item()):
                 break
         metrics = {
             "train/loss": loss_sum.item() / weight,
             "train/learning_rate": rate,
-            "tokens": float(weight),
+            "tokens": float(tokens),
         }
         if self.settings.gradient_clip is not None:
             metrics["train/gradient_norm"] = norm_sum.item() / steps
@@ -210,11 +221,19 @@ class _Run:
             return {name: x.pin_memory().to(self.device, non_blocking=True) for name, x in inputs.items()}
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
-    def _evaluate(self) -> dict[str, float]:
+    def _add_noise(self) -> None:
+        """Gaussian noise on each gradient, its deviation falling with the steps (Neelakantan et al. 2015)."""
+        deviation = self.settings.gradient_noise * (1 + self.steps) ** -0.275
+        for parameter in self.trained:
+            if parameter.grad is not None:
+                parameter.grad.add_(torch.randn_like(parameter.grad), alpha=deviation)
+
+    def _evaluate(self, last: bool) -> dict[str, float]:
         self.model.eval()
         started = time.perf_counter()
-        with torch.no_grad():
-            metrics = self.task.evaluate(self.model, self.device)
+        averaged = contextlib.nullcontext() if self.average is None else self.average.in_place()
+        with torch.no_grad(), averaged:
+            metrics = self.task.evaluate(self.model, self.device, last)
         return {**metrics, "validation/seconds": time.perf_counter() - started}
 
     def _judge(self, state: State, loss: float) -> State:
@@ -223,7 +242,7 @@ class _Run:
         if rule.patience is None:
             return state
         if loss < state.best:
-            self.best = {name: tensor.to("cpu", copy=True) for name, tensor in checkpoints.weights(self.module).items()}
+            self.best = {name: tensor.to("cpu", copy=True) for name, tensor in self._kept().items()}
         gained = loss < state.reference - rule.min_gain
         stale = 0 if gained else state.stale + 1
         return replace(
@@ -245,14 +264,25 @@ class _Run:
             }
             if self.best:
                 tensors["best"] = self.best
+            if self.average is not None:
+                tensors["average"] = self.average.tensors
         elif state.ended != "diverged":
-            tensors = {"model": self.best or checkpoints.weights(self.module)}
-        checkpoints.write(directory, checkpoints.Checkpoint({"identity": identity, "run": asdict(state)}, tensors))
+            tensors = {"model": self.best or self._kept()}
+        state_of_run = asdict(state) | {"steps": self.steps}
+        checkpoints.write(directory, checkpoints.Checkpoint({"identity": identity, "run": state_of_run}, tensors))
+
+    def _kept(self) -> dict[str, torch.Tensor]:
+        """The weights that a run is about: the averaged ones where there are such, else the last ones."""
+        present = checkpoints.weights(self.module)
+        return present if self.average is None else {**present, **self.average.tensors}
 
     def restore(self, folder: Path) -> None:
         """Take over the tensors of the checkpoint in `folder`."""
         checkpoints.load_weights(self.module, checkpoints.read_tensors(folder, "model"))
         self.best = checkpoints.read_tensors(folder, "best")
+        if self.average is not None:
+            self.average.load(checkpoints.read_tensors(folder, "average"))
+        self.steps = int(checkpoints.read_state(folder)["run"]["steps"])
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in checkpoints.read_tensors(folder, "optimizer").items():
             index, key = name.split(".", 1)
@@ -284,6 +314,47 @@ class _Run:
             torch.cuda.set_rng_state(states["cuda"], self.device)
 
 
+class Average:
+    """The running mean of a model's trained weights over its optimizer steps (Polyak averaging).
+
+    Its decay is warmed up as min(decay, (1 + t) / (10 + t)), t the steps so far, so that the random weights of
+    the beginning are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        present = checkpoints.weights(model, keep=True)
+        self._trained = {name: tensor for name, tensor in present.items() if tensor.requires_grad}
+        self._decay = decay
+        self.tensors = {name: tensor.detach().clone() for name, tensor in self._trained.items()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take in the weights after a step; steps: how many there have been."""
+        decay = min(self._decay, (1 + steps) / (10 + steps))
+        averages = list(self.tensors.values())
+        torch._foreach_lerp_(averages, list(self._trained.values()), 1 - decay)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The model has the averaged weights inside, and its own again afterwards."""
+        own = {name: tensor.detach().clone() for name, tensor in self._trained.items()}
+        self._put(self.tensors)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    def load(self, tensors: checkpoints.Tensors) -> None:
+        """Take over saved averages."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+    @torch.no_grad()
+    def _put(self, tensors: checkpoints.Tensors) -> None:
+        for name, tensor in self._trained.items():
+            tensor.copy_(tensors[name])
+
+
 def _resumed(folder: Path, identity: Mapping[str, Any]) -> State:
     saved = checkpoints.read_state(folder)
     found = saved["identity"]
@@ -294,7 +365,7 @@ def _resumed(folder: Path, identity: Mapping[str, Any]) -> State:
             f"{folder.parent}: holds another run: {key} was {found.get(key)!r}, is now {identity.get(key)!r}"
             f"{others}. Use another folder, or delete it."
         )
-    return State(**saved["run"])
+    return State(**{name: value for name, value in saved["run"].items() if name != "steps"})
 
 
 def _accelerator(settings: Training) -> Any:

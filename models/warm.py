@@ -13,7 +13,9 @@ from models.configuration import Causal, Training
 _state, _threads = torch.get_rng_state(), torch.get_num_threads()
 torch.set_num_threads(1)
 for _family in ("gpt2", "llama"):
-    _model = architectures.build(Causal(family=_family, layers=1, width=8, heads=2, context=4), vocabulary=16, end=0)
+    _model = architectures.causal(
+        Causal(family=_family, layers=1, width=8, heads=2, context=4), architectures.Vocabulary(16, end=0, pad=0)
+    )
     optimizers.build(Training(), _model)
     with torch.no_grad():
         _model(torch.ones((1, 4), dtype=torch.long))

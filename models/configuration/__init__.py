@@ -6,7 +6,17 @@ Ranges stand in the annotations, where pydantic finds them; rules between fields
 Says what a setting means and never acts on one.
 """
 
-from models.configuration.data import Augment, Data, Preprocess, TextData, Tokenizer
+from models.configuration.data import (
+    Augment,
+    Data,
+    DialogueData,
+    LabelledData,
+    PairData,
+    PreferenceData,
+    Preprocess,
+    TextData,
+    Tokenizer,
+)
 from models.configuration.model import Causal, Classifier, Network, SequenceToSequence
 from models.configuration.training import EarlyStopping, Generation, Lora, TextTraining, Training
 
@@ -15,10 +25,14 @@ __all__ = [
     "Causal",
     "Classifier",
     "Data",
+    "DialogueData",
     "EarlyStopping",
     "Generation",
+    "LabelledData",
     "Lora",
     "Network",
+    "PairData",
+    "PreferenceData",
     "Preprocess",
     "SequenceToSequence",
     "TextData",

@@ -1,17 +1,17 @@
 """Where text comes from, how it is split, cleaned, varied and cut into tokens."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Lt
 
 from models.configuration.ranges import Count, Positive, Probability, Share
 from models.errors import SettingError
 
-STEPS = ("html", "unicode", "special_characters", "lowercase", "sentences", "stop_words", "punctuation", "words")
-"""The steps of preprocessing in their usual order."""
-
 Step = Literal["html", "unicode", "special_characters", "lowercase", "sentences", "stop_words", "punctuation", "words"]
+
+STEPS: tuple[Step, ...] = get_args(Step)
+"""The steps of preprocessing in their usual order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +65,63 @@ class TextData(Data):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledData(Data):
+    """Texts with labels, for classification. The built-in sample: documentation strings by subject."""
+
+    text_column: str = "text"
+    """The column that holds the text."""
+    label_column: str = "label"
+    """The column that holds the label: text or a whole number; with `multi_label`, a list of them, or several
+    in one text with `label_separator` between them."""
+    multi_label: bool = False
+    """Whether a text has any number of labels, none included, instead of exactly one."""
+    label_separator: str = ","
+    """What stands between several labels in one text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairData(Data):
+    """Pairs of texts, for translation, summarising or rewriting. The built-in sample: generated appointments."""
+
+    source_column: str = "source"
+    """The column that holds the text to read."""
+    target_column: str = "target"
+    """The column that holds the text to write."""
+    source_suffix: str | None = None
+    """For parallel files, aligned line by line: the suffix of the files to read, such as `de` for train.de."""
+    target_suffix: str | None = None
+    """For parallel files: the suffix of the files to write, such as `en` for train.en."""
+
+    def __post_init__(self) -> None:
+        Data.__post_init__(self)
+        if (self.source_suffix is None) != (self.target_suffix is None):
+            raise SettingError(
+                f"data.source_suffix, data.target_suffix: parallel files need both, got {self.source_suffix!r} and "
+                f"{self.target_suffix!r}. Give both, or neither for a table with columns."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DialogueData(Data):
+    """Dialogues, for chat. The built-in sample: a generated help desk."""
+
+    messages_column: str = "messages"
+    """The column that holds a list of messages, each with `role` (system, user, assistant) and `content`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreferenceData(Data):
+    """A prompt with a better and a worse reply. The built-in sample: a generated help desk."""
+
+    prompt_column: str = "prompt"
+    """The column that holds the dialogue so far: a list of messages, or a text that the user says."""
+    chosen_column: str = "chosen"
+    """The column that holds the better reply, a text."""
+    rejected_column: str = "rejected"
+    """The column that holds the worse reply, a text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocess:
     """How text is cleaned before anything sees it: training, validation, test, and a served model's input.
 
@@ -96,8 +153,9 @@ class Preprocess:
     """Leave out training examples with fewer words (separated by white space)."""
     max_words: Positive | None = None
     """Leave out training examples with more words."""
-    deduplicate: bool = True
-    """Leave out training examples whose text has been there before, but for case, punctuation and spaces."""
+    deduplicate: bool | None = None
+    """Leave out training examples that have been there before, but for case, punctuation and spaces. None: yes,
+    but not of running text, which may repeat a paragraph on purpose."""
 
     def __post_init__(self) -> None:
         if sorted(self.order) != sorted(STEPS):
@@ -110,6 +168,16 @@ class Preprocess:
                 f"preprocess.max_words: must be at least preprocess.min_words, got {self.max_words} and "
                 f"{self.min_words}. No example would be left."
             )
+
+    @property
+    def cleans(self) -> bool:
+        """Whether any step that changes a text is switched on."""
+        return self.unicode != "none" or any(getattr(self, step) for step in STEPS if step != "unicode")
+
+    @property
+    def counts_words(self) -> bool:
+        """Whether there is a filter by length."""
+        return self.min_words > 0 or self.max_words is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.configuration import TextData
+from models.configuration import Preprocess, TextData
 from models.corpora import SPLITS, Corpus, Split, read
 from models.errors import DataError
 from models.sources import locate, sample
@@ -16,7 +16,7 @@ from models.sources import locate, sample
 
 def corpus(**settings: Any) -> Corpus:
     data = TextData(**settings)
-    return read(data, locate(data))
+    return read(data, locate(data), Preprocess())
 
 
 def whole(read_corpus: Corpus, split: Split) -> str:
@@ -188,4 +188,4 @@ def test_a_hub_data_set_is_used_with_its_own_splits(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_dataset", load)
     found = corpus(source="hub:Salesforce/wikitext", configuration="wikitext-2-raw-v1", revision="v1")
     assert [list(found.texts[split]()) for split in SPLITS] == [["a", "b"], ["c"], ["d"]]
-    assert asked == [(("Salesforce/wikitext", "wikitext-2-raw-v1"), {"revision": "v1"})]
+    assert asked == [(("Salesforce/wikitext", "wikitext-2-raw-v1"), {"revision": "v1", "streaming": False})]

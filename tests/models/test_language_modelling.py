@@ -184,7 +184,7 @@ def test_the_test_split_is_measured_from_what_was_left(config: Make, tmp_path: P
 def test_a_missing_test_split_is_told(config: Make, tmp_path: Path) -> None:
     settings = config(data={"test": 0.0})
     measure(settings, tmp_path / "run")
-    with pytest.raises(DataError, match=r"without a test split.*Set data\.test above 0"):
+    with pytest.raises(DataError, match=r"leaves no test split.*Set data\.test to a share"):
         language_modelling.test(settings, directory=tmp_path / "run")
 
 
@@ -246,7 +246,7 @@ def test_without_bias_the_biases_of_gpt2_stay_zero(config: Make, tmp_path: Path)
         directory = tmp_path / str(bias)
         settings = config(model={"bias": bias})
         measure(settings, directory)
-        model = next_token._trained(settings.model, language_modelling._prepared(settings), directory)
+        model = next_token._trained(settings, language_modelling._prepared(settings), directory)
         biases = [p for name, p in model.named_parameters() if name.endswith(".bias")]
         assert any(bool(parameter.any()) for parameter in biases) is bias
 

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from models import preparation
-from models.configuration import TextData, Tokenizer
+from models import cache, preparation
+from models.configuration import Preprocess, TextData, Tokenizer
 from models.errors import DataError
 from models.preparation import Prepared
 
 
 def prepare(source: Path | str, kind: Any = "bytes", **settings: Any) -> Prepared:
-    return preparation.prepare(TextData(source=str(source), **settings), Tokenizer(kind=kind), pretrained=None)
+    return preparation.prepare(
+        TextData(source=str(source), **settings), Tokenizer(kind=kind), Preprocess(), pretrained=None
+    )
 
 
 @pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
@@ -59,7 +61,7 @@ def test_a_second_call_builds_nothing(text_file: Path, monkeypatch: pytest.Monke
 
 def test_an_unchanged_file_is_not_read_again(text_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(text_file)
-    monkeypatch.setattr(preparation.hashlib, "file_digest", None)
+    monkeypatch.setattr(cache.hashlib, "file_digest", None)
     assert prepare(text_file) == first
 
 
@@ -80,8 +82,8 @@ def test_changed_content_or_settings_are_prepared_anew(text_file: Path) -> None:
 def test_processes_that_start_together_tokenise_once(text_file: Path) -> None:
     code = (
         "from models import preparation; from models.configuration import *; built = []; real = preparation._build;"
-        "preparation._build = lambda *a: (built.append(1), real(*a));"
-        f"preparation.prepare(TextData(source={str(text_file)!r}), Tokenizer(kind='bytes'), pretrained=None);"
+        "preparation._build = lambda *a: (built.append(1), real(*a))[1];"
+        f"preparation.prepare(TextData(source={str(text_file)!r}), Tokenizer(kind='bytes'), Preprocess(), pretrained=None);"
         "print(len(built))"
     )
     command = [sys.executable, "-c", code]

@@ -23,14 +23,14 @@ SETTINGS = Training(batch_size=6, learning_rate=0.05, checkpoint_seconds=1e9, we
 def draw(first: int, count: int) -> Batch:
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(1000, 4, generator=generator)[first : first + count]
-    return Batch({"x": features, "y": features.sum(dim=1, keepdim=True)}, weight=count)
+    return Batch({"x": features, "y": features.sum(dim=1, keepdim=True)}, weight=count, tokens=count)
 
 
 def summed_loss(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return ((model(inputs["x"]) - inputs["y"]) ** 2).sum()
 
 
-def evaluate(model: nn.Module, device: torch.device) -> dict[str, float]:
+def evaluate(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
     assert not model.training
     batch = draw(900, 100)
     return {"validation/loss": summed_loss(model, batch.inputs).item() / batch.weight}
@@ -44,10 +44,10 @@ TASK = Task(build=build, draw=draw, loss=summed_loss, evaluate=evaluate)
 
 
 def doubled(batch: Batch) -> Batch:
-    return Batch({name: tensor.double() for name, tensor in batch.inputs.items()}, batch.weight)
+    return Batch({name: tensor.double() for name, tensor in batch.inputs.items()}, batch.weight, batch.tokens)
 
 
-def evaluate_exactly(model: nn.Module, device: torch.device) -> dict[str, float]:
+def evaluate_exactly(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
     batch = doubled(draw(900, 100))
     return {"validation/loss": summed_loss(model, batch.inputs).item() / batch.weight}
 
@@ -84,9 +84,9 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def sequence(losses: list[float]) -> Callable[[nn.Module, torch.device], dict[str, float]]:
+def sequence(losses: list[float]) -> Callable[[nn.Module, torch.device, bool], dict[str, float]]:
     left = iter(losses)
-    return lambda model, device: {"validation/loss": next(left)}
+    return lambda model, device, last: {"validation/loss": next(left)}
 
 
 def test_it_learns_and_measures_at_rungs_and_end(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_uneven_weights_count_by_weight_when_accumulated(tmp_path: Path) -> None
     def masked(first: int, count: int) -> Batch:
         batch = doubled(draw(first, count))
         mask = (torch.arange(first, first + count) % 3 == 0).double()[:, None]
-        return Batch({**batch.inputs, "mask": mask}, weight=int(mask.sum()))
+        return Batch({**batch.inputs, "mask": mask}, weight=int(mask.sum()), tokens=int(mask.sum()))
 
     def loss(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (inputs["mask"] * (model(inputs["x"]) - inputs["y"]) ** 2).sum()
