@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification
 
@@ -72,12 +73,12 @@ class Classifications:
 
         index = {label: place for place, label in enumerate(self.labels)}
         if self.multi_label:
-            predicted: Any = [[index[label] for label in row["labels"]] for row in rows]
-            actual: Any = [[index[label] for label in labels] for labels in targets]
+            predicted = np.array([[int(label in row["labels"]) for label in self.labels] for row in rows])
+            actual = np.array([[int(label in labels) for label in self.labels] for labels in targets])
         else:
-            predicted = [index[row["label"]] for row in rows]
-            actual = [index[label] for label in targets]
-        return scores.classification("", predicted, actual, self.labels)
+            predicted = np.array([index[row["label"]] for row in rows])
+            actual = np.array([index[label] for label in targets])
+        return scores.classification("test", predicted, actual, self.labels)
 
     @torch.inference_mode()
     def _probabilities(self, texts: Sequence[str]) -> list[list[float]]:

@@ -87,7 +87,8 @@ class Continuations:
         if not predicted:
             return {}
         loss = sum(loss * tokens for loss, tokens in measured) / predicted
-        return {"loss": loss, "perplexity": perplexity(loss), "tokens": float(sum(row["tokens"] for row in rows))}
+        tokens = float(sum(row["tokens"] for row in rows))
+        return {"test/loss": loss, "test/perplexity": perplexity(loss), "test/tokens": tokens}
 
     @torch.no_grad()
     def _loss(self, tokens: list[int], batch_size: int) -> float:

@@ -67,7 +67,7 @@ class Translations:
         """What the objective's test measures, by the same code."""
         from models import scores
 
-        return scores.translation("", [row["translation"] for row in rows], list(targets))
+        return scores.translation("test", [row["translation"] for row in rows], list(targets))
 
     def _translate(self, texts: Sequence[str], settings: Any) -> list[str]:
         answers = generate(

@@ -126,7 +126,7 @@ def test_the_loss_of_a_text_is_that_of_the_promotions_test(loaded: dict[str, Any
         sums = [next_token.summed_loss(model.model, w) for w in windows(tokens, context=CONTEXT, batch_tokens=4096)]
     assert row["loss"] == pytest.approx(float(sum(sums)) / (length - 1), rel=1e-5)
     assert row["tokens"] == length
-    assert model.score([row], [])["loss"] == pytest.approx(row["loss"])
+    assert model.score([row], [])["test/loss"] == pytest.approx(row["loss"])
 
 
 def test_a_text_of_one_token_has_no_loss(loaded: dict[str, Any]) -> None:
@@ -198,6 +198,14 @@ def test_several_labels_are_those_above_the_threshold(tmp_path: Path) -> None:
     assert row["labels"] == ["bad", "good"]
     assert "probability" not in row
     assert model.targets(["good, bad", "", ["bad"]]) == [["good", "bad"], [], ["bad"]]
+
+
+def test_scores_are_those_of_the_tests(loaded: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"label": "good"}, {"label": "bad"}]
+    assert loaded["classifier"].score(rows, ["good", "good"])["test/accuracy"] == 0.5
+    several: Any = serving.load(saved_models.classifier(tmp_path, task={"multi_label": True}))
+    assert several.score([{"labels": ["good"]}, {"labels": []}], [["good"], []])["test/accuracy"] == 1
+    assert loaded["translator"].score([{"translation": "a b c d e"}], ["a b c d e"])["test/bleu"] == pytest.approx(100)
 
 
 def test_a_label_the_model_does_not_know_is_named(loaded: dict[str, Any]) -> None:
