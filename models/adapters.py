@@ -72,6 +72,13 @@ def attach(model: PreTrainedModel, settings: Lora) -> nn.Module:
     return found
 
 
+def plain(model: Any) -> PreTrainedModel:
+    """transformers' own model inside what torch.compile and PEFT have wrapped, its additions at work."""
+    inner = getattr(model, "_orig_mod", model)
+    found: PreTrainedModel = inner.get_base_model() if getattr(inner, "peft_config", None) is not None else inner
+    return found
+
+
 def merged(model: nn.Module) -> PreTrainedModel:
     """The model with its additions, where it has any, merged into its weights: an ordinary model again."""
     if getattr(model, "peft_config", None) is None:

@@ -19,7 +19,7 @@ from models.errors import DataError
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
-POOL, BLOCK = 2048, 32
+POOL, BLOCK = 4096, 256
 """Examples of like length are put together: each pool of examples, drawn at random, is sorted by length and cut into
 blocks, which are shuffled. Neither depends on the batch size, so the order is the same for all."""
 

@@ -90,6 +90,17 @@ class Encoder:
         encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(item.ids, dtype=np.uint32) for item in encoded]
 
+    def lengths(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """How many tokens `inputs` would give without the limit of the context, shape (texts,)."""
+        context = self.shape.context
+        if context is not None:
+            self.backend.no_truncation()
+        try:
+            return np.asarray([len(ids) for ids in self.inputs(texts)], dtype=np.int64)
+        finally:
+            if context is not None:
+                self.backend.enable_truncation(context)
+
     def _look_up(self, text: str, table: Tokens) -> Tokens:
         assert self.unknown is not None
         codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Lt
 from models.configuration.ranges import Count, Positive, Probability, Share
 from models.errors import SettingError
 
-Step = Literal["html", "unicode", "special_characters", "lowercase", "sentences", "stop_words", "punctuation", "words"]
+Step = Literal["html", "special_characters", "unicode", "lowercase", "sentences", "stop_words", "punctuation", "words"]
 
 STEPS: tuple[Step, ...] = get_args(Step)
 """The steps of preprocessing in their usual order."""
@@ -136,7 +136,7 @@ class Preprocess:
     """Normalise Unicode. nfc: composed characters. nfkc: compatible forms as well (ﬁ to fi, ² to 2)."""
     special_characters: bool = False
     """Mend wrongly decoded text (Ã© to é), straighten quotation marks and dashes, drop control and zero-width
-    characters, and make each run of white space one space."""
+    characters, and make each run of spaces one space; line ends stay."""
     lowercase: bool = False
     """Make everything lower case."""
     sentences: bool = False

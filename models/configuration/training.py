@@ -41,8 +41,8 @@ class Generation:
     """Width of beam search; 1: greedy."""
     length_penalty: float = 1.0
     """Beam search divides a hypothesis's log-probability by its length to this power."""
-    max_new_tokens: Positive = 128
-    """Longest text generated."""
+    max_new_tokens: Positive | None = None
+    """Longest text generated, in tokens. None: as long as the context allows, of a decoder alone half of it."""
     sample: Positive | None = 200
     """How many examples of the validation split are generated at each rung before the end, always the same
     ones; the end of a run takes `final_sample`. None: all."""
