@@ -9,9 +9,20 @@ with further functions and names beside the trial function:
     test(config, *, directory) -> dict         metrics on data no trial has seen; needed for promotion
     promotable(config)                         raises ValueError, in words, where test() could not be done
     save(config, *, directory, destination)    writes what train() left as a model folder; needed for promotion
+    objection(config, tested) -> str | None    why a model that test() measured so should not be used, in words
+                                               ("it loses to a linear model (...)"); it is then no champion
     PRELOAD                                    heavy modules to import once, before trials are forked
     METRICS                                    names that train() measures, so that a sweep's is checked
-    SERVING                                    module with `_load_pyfunc`, for the model registry
+    SERVING                                    import path of its serving module
+
+A serving module makes saved folders answer. All of it is optional but what is asked for:
+
+    _load_pyfunc(path)                         what the model registry loads: an object with
+                                               predict(model_input, params)
+    describe(folder) -> dict                   without heavy imports: `task` (in words), `writes` (whether it writes
+                                               text), `columns` ({"input", "target"} of its data; target None where
+                                               nothing is right), `python` (lines that use it)
+    load(folder)                               a `hpo.deployment.Served`, for `hpo serve`, `chat` and `predict`
 
 This room knows the shape of that door and nothing of what is behind it.
 """
@@ -84,7 +95,7 @@ def load(name: str, folder: Path) -> Objective:
         UserError: it cannot be imported, or is not a trial function.
     """
     where, _, attribute = name.partition(":")
-    module = _load_file(where, folder) if where.endswith(".py") else _load_module(where)
+    module = _load_file(where, folder) if where.endswith(".py") else load_module(where)
     function = getattr(module, attribute, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if inspect.isgeneratorfunction(value)]
@@ -116,7 +127,12 @@ def load(name: str, folder: Path) -> Objective:
     )
 
 
-def _load_module(name: str) -> ModuleType:
+def load_module(name: str) -> ModuleType:
+    """Import a module by its name, from what is installed or the current folder.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
         # A console script does not have the current folder on its path; `python -m` has, and people expect it.

@@ -23,6 +23,7 @@ from hpo.errors import HpoError, UserError, did_you_mean
 from hpo.folder import StudyFolder, StudyRecord, write_atomically
 from hpo.journal import History, TrialRecord
 from hpo.launch import Launcher
+from hpo.objective import Objective
 from hpo.plan import Plan
 from hpo.schema import Invalid, flatten
 from hpo.summary import Summary
@@ -194,8 +195,10 @@ class Given:
         """Nobody learns from a promotion."""
 
 
-def test(promotion: Promotion, folder: StudyFolder, launcher: Launcher) -> Promotion:
+def test(promotion: Promotion, folder: StudyFolder, launcher: Launcher, objective: Objective) -> Promotion:
     """Measure both models on the test split and write the winner's as a model folder.
+
+    Beside what the objective saves, the folder gets an `hpo.json`: which module serves it.
 
     Raises:
         HpoError: a run did not end well, or the objective could not test or save it.
@@ -217,6 +220,8 @@ def test(promotion: Promotion, folder: StudyFolder, launcher: Launcher) -> Promo
     for leftover in (model, fresh):
         shutil.rmtree(leftover, ignore_errors=True)
     launcher.call("save", promotion.settings, log, directory=folder.trial(winner), destination=fresh)
+    served_by = {"objective": objective.name, "serving": getattr(objective.module, "SERVING", None)}
+    write_atomically(fresh / "hpo.json", json.dumps(served_by, indent=2) + "\n")
     fresh.rename(model)
     promotion = dataclasses.replace(promotion, test=tested, baseline_test=baseline)
     promotion.write(folder)
@@ -257,8 +262,13 @@ FRONT_MATTER = "---\ntags: [hpo]\n---\n\n"
 # -- the model card -------------------------------------------------------------------------------------
 
 
-def model_card(promotion: Promotion, record: StudyRecord, folder: StudyFolder, model_name: str) -> str:
-    """A promoted model in Markdown: data, configuration, results, commands, versions."""
+def model_card(
+    promotion: Promotion, record: StudyRecord, folder: StudyFolder, model_name: str, use: Sequence[str] = ()
+) -> str:
+    """A promoted model in Markdown: use, results, data, configuration, commands, versions.
+
+    use: lines of Markdown on how the model is used, from who knows what it is.
+    """
     history = History.read(folder.journal)
     winner = history.trials[max(history.trials)]
     metric = record.metric["name"]
@@ -270,6 +280,7 @@ def model_card(promotion: Promotion, record: StudyRecord, folder: StudyFolder, m
         f"# {model_name}", "",
         f"Trial {promotion.trial} of study `{promotion.study}`, trained in full and tested on data that no trial of "
         "the study has seen, beside the study's baseline configuration trained in the same way.", "",
+        *(["## Use", "", *use, ""] if use else []),
         "## Results", "", "| metric | this model | baseline |", "|---|---|---|",
         *(f"| {name} | {_cell(value)} | {_cell(other)} |" for name, value, other in rows), "",
         f"One run with seed {winner.seed} each: a difference this small study cannot tell from chance is possible.", "",

@@ -10,11 +10,12 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
+from hpo import deployment
 from hpo.errors import HpoError
 from hpo.folder import StudyFolder, StudyRecord, write_atomically
 from hpo.journal import History
+from hpo.objective import Objective
 from hpo.promote import FRONT_MATTER, Promotion, beats, data_digest, model_card, model_folder, test_metric
 from hpo.sweep import MlflowSettings
 from hpo.track.mlflow.registry import Candidate, Champion, PromotionRun, champion, crown, log_promotion, register
@@ -24,7 +25,7 @@ from hpo.wording import number
 
 
 def publish(
-    promotion: Promotion, place: StudyFolder, folder: StudyFolder, objective: ModuleType, model_name: str | None
+    promotion: Promotion, place: StudyFolder, folder: StudyFolder, objective: Objective, model_name: str | None
 ) -> Promotion:
     """Write the model card, log the promotion, register the model, and decide on the alias.
 
@@ -32,7 +33,7 @@ def publish(
         promotion: tested.
         place: its folder.
         folder: its study's.
-        objective: the module that says how the model is served and what that requires.
+        objective: says how the model is served and what that requires, and what it objects to.
         model_name: in the registry; the sweep's name where none is given.
 
     Raises:
@@ -40,10 +41,12 @@ def publish(
     """
     record = StudyRecord.read(folder)
     name = model_name or record.sweep_name
-    card = model_card(promotion, record, place, name)
+    card = model_card(promotion, record, place, name, deployment.instructions(record.name, model_folder(place)))
     write_atomically(model_folder(place) / "README.md", FRONT_MATTER + card)
     if record.mlflow is None:
-        found = {"name": name, "version": "", "alias": "", "verdict": "not registered: the study is not tracked"}
+        objection = objection_to(promotion, objective)
+        verdict = "not registered: the study is not tracked" + (f"; and {objection}" if objection else "")
+        found = {"name": name, "version": "", "alias": "", "verdict": verdict}
     else:
         uri = tracking_uri(MlflowSettings(**record.mlflow), folder.root.parent)
         try:
@@ -63,7 +66,7 @@ def publish(
 
 
 def _register(
-    promotion: Promotion, place: StudyFolder, record: StudyRecord, objective: ModuleType, name: str, card: str, uri: str
+    promotion: Promotion, place: StudyFolder, record: StudyRecord, objective: Objective, name: str, card: str, uri: str
 ) -> dict[str, str]:
     history = History.read(place.journal)
     winner = history.trials[max(history.trials)]
@@ -77,7 +80,8 @@ def _register(
         test=promotion.test,
         baseline_test=promotion.baseline_test,
     )
-    serving = getattr(objective, "SERVING", None)
+    objection = objection_to(promotion, objective)
+    serving = getattr(objective.module, "SERVING", None)
     tags = {
         "hpo.study": record.name,
         "hpo.study_id": record.id,
@@ -93,24 +97,45 @@ def _register(
             folder=model_folder(place),
             run_id=log_promotion(uri, record, run),
             serving_module=serving,
-            requirements=_pinned(getattr(objective, "REQUIREMENTS", ())),
+            requirements=_pinned(getattr(objective.module, "REQUIREMENTS", ())),
             description=card,
             tags=tags,
             metrics=promotion.test,
             code=_package(serving),
         ),
     )
-    verdict, earned = judge(promotion, record, champion(uri, name), version)
+    verdict, earned = judge(promotion, record, champion(uri, name), version, objection)
     if earned:
         crown(uri, name, version)
     return {"name": name, "version": version, "alias": "champion" if earned else "", "verdict": verdict}
 
 
-def judge(promotion: Promotion, record: StudyRecord, present: Champion | None, version: str) -> tuple[str, bool]:
+def objection_to(promotion: Promotion, objective: Objective) -> str | None:
+    """Why the objective says that a promoted model should not be used, or None.
+
+    Raises:
+        HpoError: its `objection` failed.
+    """
+    if not objective.has("objection"):
+        return None
+    try:
+        said = objective.call("objection", promotion.settings, tested=dict(promotion.test))
+    except Exception as error:  # an objective's own code may raise anything
+        raise HpoError(f"{objective.name}: objection() failed: {type(error).__name__}: {error}") from error
+    return str(said) if said else None
+
+
+def judge(
+    promotion: Promotion, record: StudyRecord, present: Champion | None, version: str, objection: str | None = None
+) -> tuple[str, bool]:
     """Whether a new version becomes the champion, and why in one sentence.
 
     It must beat the present champion on the test split of the same data, and not lose to its own baseline.
+
+    objection: why the objective itself says that it should not be used.
     """
+    if objection is not None:
+        return objection, False
     metric = test_metric(record.metric["name"], promotion.test)
     mine = number(promotion.test[metric])
     baseline = promotion.baseline_test

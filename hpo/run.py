@@ -419,4 +419,4 @@ def train_in_full(
         if state.state != "finished":
             raise Stopped("interrupted; nothing is lost. The same command goes on.")
         with waiting(console, "testing both models on the test split"):
-            return test(promotion, place, launcher)
+            return test(promotion, place, launcher, planned.objective)

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "Saved", "describe", "load"]
 
+COLUMNS = {
+    "language modelling": ("text", None),
+    "translation": ("source", "target"),
+    "classification": ("text", "label"),
+    "chat": ("messages", None),
+}
+"""What each task's model reads, and what says what is right."""
+
 WRITERS = ("language modelling", "chat")
 """The tasks whose models write text of any kind, piece by piece."""
 
@@ -29,11 +37,14 @@ WRITERS = ("language modelling", "chat")
 def describe(folder: str | Path) -> dict[str, Any]:
     """What a folder's model is for, from its small files alone: nothing heavy is imported.
 
-    Returns `task` (one of `TASKS`), `writes` (whether it has `write`) and `python` (lines that load and use it
-    with transformers, for a model card). Raises DataError for a folder that cannot be served.
+    Returns `task` (one of `TASKS`), `writes` (whether it has `write`), `columns` (of its data: `input`, which it
+    reads, and `target`, what is right, or None) and `python` (lines that load and use it with transformers, for a
+    model card). Raises DataError for a folder that cannot be served.
     """
     saved = read(folder)
-    return {"task": saved.task, "writes": saved.task in WRITERS, "python": usage(saved)}
+    given, right = COLUMNS[saved.task]
+    columns = {"input": saved.column(given), "target": None if right is None else saved.column(right)}
+    return {"task": saved.task, "writes": saved.task in WRITERS, "columns": columns, "python": usage(saved)}
 
 
 def load(folder: str | Path) -> "Predictor":

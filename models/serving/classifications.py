@@ -25,7 +25,6 @@ class Classifications:
     def __init__(self, saved: Saved) -> None:
         self.tokenizer, self.model = loading.load(saved, AutoModelForSequenceClassification)
         self.context = saved.context
-        self.columns: dict[str, str | None] = {"input": saved.column("text"), "target": saved.column("label")}
         own = self.model.config
         self.labels: list[str] = [str(label) for label in saved.card.get("labels") or _named(own.id2label)]
         if len(self.labels) != own.num_labels:
@@ -67,10 +66,12 @@ class Classifications:
         """
         return [self._target(row, value) for row, value in enumerate(given, start=1)]
 
-    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any]) -> dict[str, float]:
-        """What the objective's test measures, by the same code."""
+    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
+        """What the objective's test measures, by the same code; nothing without targets."""
         from models import scores
 
+        if targets is None:
+            return {}
         index = {label: place for place, label in enumerate(self.labels)}
         if self.multi_label:
             predicted = np.array([[int(label in row["labels"]) for label in self.labels] for row in rows])

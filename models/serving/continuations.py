@@ -27,7 +27,6 @@ class Continuations:
     def __init__(self, saved: Saved) -> None:
         self.tokenizer, self.model = loading.load(saved, AutoModelForCausalLM)
         self.context = saved.context
-        self.columns: dict[str, str | None] = {"input": saved.column("text"), "target": None}
         self._clean = cleaner(saved.preprocess)
         self._writer = Writer(self.model, self.tokenizer, self.context)
 
@@ -80,7 +79,7 @@ class Continuations:
         """A language model's texts are their own targets."""
         return list(given)
 
-    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any]) -> dict[str, float]:
+    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
         """Loss and perplexity over all texts, each predicted token counted once."""
         measured = [(row["loss"], row["tokens"] - 1) for row in rows if row["loss"] is not None]
         predicted = sum(tokens for _, tokens in measured)

@@ -30,7 +30,6 @@ class Dialogues:
         if self.tokenizer.chat_template is None:
             raise DataError(f"{saved.folder}: its tokenizer must have a chat template, got none. Save it with one.")
         self.context = saved.context
-        self.columns: dict[str, str | None] = {"input": saved.column("messages"), "target": None}
         self._clean = cleaner(saved.preprocess)
         self._writer = Writer(self.model, self.tokenizer, self.context)
 
@@ -99,7 +98,7 @@ class Dialogues:
         """Replies are not scored."""
         return list(given)
 
-    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any]) -> dict[str, float]:
+    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
         """Replies are not scored."""
         return {}
 

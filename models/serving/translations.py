@@ -27,7 +27,6 @@ class Translations:
         kind: Any = AutoModelForCausalLM if saved.is_decoder else AutoModelForSeq2SeqLM
         self.tokenizer, self.model = loading.load(saved, kind)
         self.context = saved.context
-        self.columns: dict[str, str | None] = {"input": saved.column("source"), "target": saved.column("target")}
         self.settings = folders.generation(saved)
         self.separator: int | None = saved.card.get("separator") if saved.is_decoder else None
         if saved.is_decoder and self.separator is None:
@@ -63,10 +62,12 @@ class Translations:
         """References, as they are. Raises DataError for what is no text."""
         return loading.texts(given, "references")
 
-    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any]) -> dict[str, float]:
-        """What the objective's test measures, by the same code."""
+    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
+        """What the objective's test measures, by the same code; nothing without targets."""
         from models import scores
 
+        if targets is None:
+            return {}
         return scores.translation("test", [row["translation"] for row in rows], list(targets))
 
     def _translate(self, texts: Sequence[str], settings: Any) -> list[str]:

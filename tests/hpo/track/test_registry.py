@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from recorded import BEGIN, by_name, contents, record, study, whole_search
 
+from hpo.errors import UserError
 from hpo.folder import StudyFolder
 from hpo.track.mlflow import store
+from hpo.track.mlflow.downloads import fetch
 from hpo.track.mlflow.registry import Candidate, PromotionRun, champion, crown, log_promotion, register
 from hpo.track.mlflow.runs import MlflowTracker
 from hpo.track.pump import Courier
@@ -157,3 +159,33 @@ def test_registering_leaves_no_trace_in_the_environment_or_the_working_folder(
 def test_asking_for_a_champion_does_not_make_a_store(tmp_path: Path) -> None:
     assert champion(f"sqlite:///{tmp_path}/none.db", "lr") is None
     assert list(tmp_path.iterdir()) == []
+
+
+class TestDownloads:
+    """A registered model's folder, found again by name."""
+
+    @pytest.mark.parametrize("serving", ["echo_serving", None])
+    def test_a_version_and_an_alias_lead_to_the_folder_that_was_registered(
+        self,
+        folder: StudyFolder,
+        uri: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        serving: str | None,
+    ) -> None:
+        (tmp_path / "echo_serving.py").write_text(SERVING)
+        monkeypatch.syspath_prepend(tmp_path)
+        version = register(uri, candidate(tmp_path, log_promotion(uri, record(), promotion()), serving=serving))
+        crown(uri, "lr", version)
+        for reference in (f"models:/lr/{version}", "models:/lr@champion"):
+            name, files = fetch(uri, reference)
+            assert name == "lr"
+            assert (files / "word.txt").read_text() == "hello"
+            assert files.is_relative_to(folder.root.parent)
+        for reference, message in {
+            "models:/rl@champion": "no model 'rl' in the registry. Known: lr",
+            "models:/lr@champoin": "has no alias 'champoin'. Did you mean 'champion'",
+            "models:/lr/7": "has no version 7; it has 1",
+        }.items():
+            with pytest.raises(UserError, match=message):
+                fetch(uri, reference)
