@@ -373,7 +373,7 @@ def predict(
     predictions.check_output(output)
     examples = predictions.read(file, deployment.describe()["columns"], column)
     if examples.empty:
-        say(f"{examples.empty:,} rows without a text were left out")
+        say(f"rows without a text, left out: {examples.empty:,}")
     try:
         served = deployment.load()
         with predictions.output(output) as write:

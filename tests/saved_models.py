@@ -64,7 +64,9 @@ def save(folder: Path, model: Any, task: dict[str, Any] | None) -> Path:
 
 def language_model(folder: Path, *, task: dict[str, Any] | None = None, context: int = CONTEXT) -> Path:
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=261, n_positions=context, n_embd=16, n_layer=1, n_head=2)
+    config = GPT2Config(
+        vocab_size=261, n_positions=context, n_embd=16, n_layer=1, n_head=2, bos_token_id=256, eos_token_id=256
+    )
     tokenizer(folder)
     return save(folder, GPT2LMHeadModel(config), {"task": "language modelling", "context": context, **(task or {})})
 
@@ -72,7 +74,7 @@ def language_model(folder: Path, *, task: dict[str, Any] | None = None, context:
 def dialogue_model(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=261, max_position_embeddings=CONTEXT, **shape)
+    config = LlamaConfig(vocab_size=261, max_position_embeddings=CONTEXT, bos_token_id=256, eos_token_id=256, **shape)
     tokenizer(folder, template=CHAT_TEMPLATE)
     return save(folder, LlamaForCausalLM(config), {"task": "chat"})
 

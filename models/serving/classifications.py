@@ -64,7 +64,7 @@ class Classifications:
         given: text or whole numbers; several labels as a list or in one text with the data's separator between
         them. Raises DataError naming the first label that the model does not know.
         """
-        return [self._target(row, value) for row, value in enumerate(given, start=1)]
+        return [self._target(value) for value in given]
 
     def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
         """What the objective's test measures, by the same code; nothing without targets."""
@@ -105,20 +105,20 @@ class Classifications:
         best = max(range(len(chances)), key=chances.__getitem__)
         return {"label": self.labels[best], "probability": chances[best], "probabilities": probabilities}
 
-    def _target(self, row: int, value: Any) -> Any:
+    def _target(self, value: Any) -> Any:
         if not self.multi_label:
-            return self._known(row, value)
+            return self._known(value)
         if isinstance(value, str):
             value = [part.strip() for part in value.split(self.separator) if part.strip()]
         if not isinstance(value, Sequence):
-            raise DataError(f"row {row}: labels must be a list or a text, got {value!r}. Mend the row.")
-        return [self._known(row, label) for label in value]
+            raise DataError(f"labels: must be a list or a text, got {value!r}. Mend the row.")
+        return [self._known(label) for label in value]
 
-    def _known(self, row: int, value: Any) -> str:
+    def _known(self, value: Any) -> str:
         label = str(value).strip() if isinstance(value, str) else str(value)
         if label not in self.labels:
             hint = nearest(label, self.labels) or f" Known: {', '.join(self.labels[:12])}."
-            raise DataError(f"row {row}: label {label!r} is none that the model knows.{hint}")
+            raise DataError(f"label {label!r} is none that the model knows.{hint}")
         return label
 
 

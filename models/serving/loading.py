@@ -3,12 +3,13 @@
 Knows no task.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils import logging
 
 from models.errors import DataError, nearest
 from models.serving.folders import Saved
@@ -22,23 +23,33 @@ def load(saved: Saved, model_class: Any) -> tuple[Any, Any]:
     """
     if not (saved.folder / "tokenizer.json").is_file():
         raise DataError(f"{saved.folder}: must have a tokenizer.json, got none. Save the tokenizer with the model.")
-    report = logging.getLogger("transformers.modeling_utils")
-    level = report.level
-    report.setLevel(logging.ERROR)  # its table of missing weights is said in one line below
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(saved.folder)
-        model, found = model_class.from_pretrained(saved.folder, output_loading_info=True)
+        with _quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(saved.folder)
+            model, found = model_class.from_pretrained(saved.folder, output_loading_info=True)
     except Exception as error:  # whatever a broken file makes the libraries raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{saved.folder}: cannot be loaded: {first} Save the model anew.") from error
-    finally:
-        report.setLevel(level)
     if missing := sorted(found["missing_keys"]):
         raise DataError(
             f"{saved.folder}: must hold every weight of the model, got none for {missing[0]}"
             f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}. Save the model anew."
         )
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").train(False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and warnings: what it finds missing is said in one line instead."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def check_parameters(params: Mapping[str, Any] | None, known: Sequence[str]) -> dict[str, Any]:

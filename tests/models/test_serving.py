@@ -209,7 +209,7 @@ def test_scores_are_those_of_the_tests(loaded: dict[str, Any], tmp_path: Path) -
 
 
 def test_a_label_the_model_does_not_know_is_named(loaded: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"row 2: label 'godd' is none that the model knows. Did you mean 'good'"):
+    with pytest.raises(DataError, match=r"label 'godd' is none that the model knows. Did you mean 'good'"):
         loaded["classifier"].targets(["good", "godd"])
 
 
