@@ -278,7 +278,10 @@ def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: An
         raise _unloadable(name, error) from error
     known = model.get_input_embeddings().num_embeddings
     if vocabulary.size > known:  # special tokens that the model has not seen, such as a dialogue's roles
-        model.resize_token_embeddings(vocabulary.size, mean_resizing=True)
+        # Their rows are drawn at random; the same ones each time, for a resumed or saved model is made anew.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model.resize_token_embeddings(vocabulary.size, mean_resizing=True)
         model.known_tokens = known
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = vocabulary.pad

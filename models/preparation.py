@@ -5,6 +5,7 @@ tokenizer, the format of the folder), so whoever asks for the same finds it (`mo
 two small files. Knows nothing of models or training.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from models.cache import Facts
 from models.configuration import Preprocess, TextData, Tokenizer
 from models.corpora import SPLITS, Corpus, Split, read
 from models.errors import DataError
-from models.sources import Source, locate
+from models.sources import Source, help_desk, locate
 
 FORMAT = 2
 """Version of what a prepared folder holds; raise it when that, the cutting or the tokenisers change."""
@@ -89,6 +90,8 @@ def _digest(
         from pydoc_data import topics
 
         content = cache.content_hash(Path(topics.__file__))
+    elif source.format == "help desk":
+        content = hashlib.sha256("".join(help_desk()).encode()).hexdigest()
     return cache.digest(
         {
             "format": FORMAT,

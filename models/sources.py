@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models import samples
 from models.cache import content_hash
 from models.configuration import Data, PairData, TextData
 from models.errors import DataError, nearest
@@ -29,6 +30,7 @@ FORMATS: Mapping[str, str] = {
     ".parquet": "parquet",
 }
 HUB = "hub:"
+HELP_DESK = "sample:help desk"
 
 Stream = Callable[[], Iterator[str]]
 """Starts a fresh pass over texts."""
@@ -42,8 +44,8 @@ Rows = Callable[[], Iterator[tuple[str, Row]]]
 class Source:
     """What a source is made of.
 
-    format: sample, hub, txt, jsonl, csv, parquet or parallel. files: of a local source, by the split they
-    belong to; of a parallel one, those of the source and those of the target in turn.
+    format: sample, help desk, hub, txt, jsonl, csv, parquet or parallel. files: of a local source, by the split
+    they belong to; of a parallel one, those of the source and those of the target in turn.
     """
 
     format: str
@@ -58,8 +60,8 @@ class Source:
         """What tells this source's content from another's, as JSON: hashes of files, names of the rest."""
         if self.format == "hub":
             return [data.source, data.configuration, data.revision]
-        if self.format == "sample":
-            return "sample"
+        if self.format in ("sample", "help desk"):
+            return self.format
         return {name: [content_hash(file) for file in files] for name, files in sorted(self.files.items())}
 
 
@@ -67,6 +69,8 @@ def locate(data: Data) -> Source:
     """What `data.source` names. Reads no file; raises DataError where there is none, or several formats."""
     if data.source == "sample":
         return Source("sample")
+    if data.source.startswith("sample:"):
+        return _sample(data)
     if data.source.startswith(HUB):
         if not data.source.removeprefix(HUB):
             raise DataError("data.source: a name must follow 'hub:', got none. For example hub:Salesforce/wikitext.")
@@ -82,6 +86,16 @@ def locate(data: Data) -> Source:
             "Name fewer files, or set data.format."
         )
     return Source(formats.pop(), _by_split(files, data))
+
+
+def _sample(data: Data) -> Source:
+    """The second built-in text, for language modelling."""
+    if data.source != HELP_DESK or not isinstance(data, TextData):
+        known = ("sample", HELP_DESK) if isinstance(data, TextData) else ("sample",)
+        raise DataError(
+            f"data.source: the built-in data is {' or '.join(map(repr, known))}, got {data.source!r}. Name it so."
+        )
+    return Source("help desk")
 
 
 def _parallel(data: PairData, source_suffix: str, target_suffix: str) -> Source:
@@ -153,6 +167,8 @@ def streams(data: TextData, source: Source) -> dict[str, Stream]:
     """
     if source.format == "sample":
         return {"train": sample}
+    if source.format == "help desk":
+        return {"train": help_desk}
     if source.format == "txt":
         return {name: lambda files=files: _plain(files) for name, files in source.files.items()}  # type: ignore[misc]
     columns = {"data.text_column": data.text_column}
@@ -190,6 +206,11 @@ def sample() -> Iterator[str]:
             if text.strip() and text.strip() not in seen:
                 seen.add(text.strip())
                 yield text + "\n\n"
+
+
+def help_desk() -> Iterator[str]:
+    """The other built-in text: documents about the invented help desk of `models.samples`."""
+    return (row["text"] for row in samples.dialogue_text())
 
 
 def _plain(files: Sequence[Path]) -> Iterator[str]:

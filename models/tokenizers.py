@@ -142,7 +142,7 @@ def build(settings: Tokenizer, texts: Texts, *, pretrained: str | None, shape: S
     texts: those of the train split, the only ones a vocabulary may be made from. pretrained: folder or hub
     name, for that kind. Raises DataError for a pretrained tokenizer that cannot be loaded or used.
     """
-    encoder = _made(settings, texts, pretrained, shape.specials)
+    encoder = _made(settings, texts, pretrained, shape)
     if shape.context is not None:
         encoder.backend.enable_truncation(shape.context)
     if shape.template != "$A" and (encoder.pretrained is None or encoder.backend.post_processor is None):
@@ -178,7 +178,8 @@ def load(folder: Path, shape: Shape = PLAIN) -> Encoder:
     return _as_text(encoder)
 
 
-def _made(settings: Tokenizer, texts: Texts, pretrained: str | None, specials: Sequence[str]) -> Encoder:
+def _made(settings: Tokenizer, texts: Texts, pretrained: str | None, shape: Shape) -> Encoder:
+    specials = shape.specials
     match settings.kind:
         case "characters":
             return _characters(texts, specials)
@@ -190,7 +191,7 @@ def _made(settings: Tokenizer, texts: Texts, pretrained: str | None, specials: S
             return _bpe(texts, settings.vocabulary, specials)
         case "pretrained":
             assert pretrained is not None  # a rule of the configuration
-            return _pretrained(pretrained, specials)
+            return _pretrained(pretrained, shape)
         case _:
             assert_never(settings.kind)
 
@@ -261,7 +262,7 @@ def _bpe(texts: Texts, vocabulary: int, specials: Sequence[str]) -> Encoder:
     return _as_text(Encoder(backend, backend.get_vocab_size(), backend.token_to_id(END)))
 
 
-def _pretrained(name: str, specials: Sequence[str]) -> Encoder:
+def _pretrained(name: str, shape: Shape) -> Encoder:
     from transformers import AutoTokenizer
 
     if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
@@ -278,6 +279,10 @@ def _pretrained(name: str, specials: Sequence[str]) -> Encoder:
             f"tokenizer.path: {name!r} must have a tokenizer.json and an end-of-text token, got "
             f"{type(loaded).__name__}, end-of-text {loaded.eos_token!r}. Use another tokenizer."
         )
+    # A tokenizer with a chat template has the tokens that it needs.
+    specials = () if shape.chat_template is not None and loaded.chat_template is not None else shape.specials
+    if loaded.chat_template is None:
+        loaded.chat_template = shape.chat_template
     missing = [token for token in specials if loaded.convert_tokens_to_ids(token) in (None, loaded.unk_token_id)]
     if PAD in missing and loaded.pad_token_id is not None:
         missing.remove(PAD)

@@ -58,7 +58,8 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextData(Data):
-    """Running text or documents, for language modelling."""
+    """Running text or documents, for language modelling. There are two built-in texts: `sample` is Python's own help
+    pages, `sample:help desk` invented documents, on which a base model for the sample of chat can be trained."""
 
     text_column: str = "text"
     """The column that holds the text (jsonl, csv, parquet, hub)."""
