@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,7 +87,7 @@ def read(file: Path, columns: Mapping[str, str | None], column: str | None = Non
     for place, row in filled:
         _check_unicode(row[wanted], f"{file}: row {place}")
     targets = None
-    if target is not None and target in names and target != wanted:
+    if target is not None and target in names:
         without = [place for place, row in filled if row.get(target) is None]
         if without:
             raise UserError(f"{file}: row {without[0]} has no {target!r}, which other rows have. Give all or none.")
@@ -163,8 +163,9 @@ def predict(
         UserError: the model cannot take an input or a target; targets are looked at before anything is predicted.
     """
     try:
-        inputs = [_dialogue(value) for value in examples.inputs] if served.converses else examples.inputs
-        targets = None if examples.targets is None else served.targets(examples.targets)
+        read = _dialogues if served.converses else list[Any]
+        inputs = read(examples.inputs)
+        targets = None if examples.targets is None else served.targets(read(examples.targets))
         rows: list[dict[str, Any]] = []
         told = time.monotonic()
         for row in served.rows(inputs, batch_size=batch_size, beams=beams):
@@ -178,12 +179,15 @@ def predict(
         raise UserError(str(error)) from error
 
 
-def _dialogue(value: Any) -> Any:
+def _dialogues(values: Sequence[Any]) -> list[Any]:
     """In a cell of CSV a dialogue is JSON; a text that is none is what the user says."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):
-            return json.loads(value)
-    return value
+    read = []
+    for value in values:
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
+        read.append(value)
+    return read
 
 
 @contextlib.contextmanager

@@ -26,9 +26,9 @@ COLUMNS = {
     "language modelling": ("text", None),
     "translation": ("source", "target"),
     "classification": ("text", "label"),
-    "chat": ("messages", None),
+    "chat": ("messages", "messages"),
 }
-"""What each task's model reads, and what says what is right."""
+"""What each task's model reads, and what says what is right: of a dialogue, its last reply."""
 
 WRITERS = ("language modelling", "chat")
 """The tasks whose models write text of any kind, piece by piece."""

@@ -1,5 +1,6 @@
 """A dialogue model replying to messages."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from models.errors import DataError
+from models.generation import generate
 from models.preprocess import cleaner
-from models.serving import loading
+from models.serving import folders, loading
 from models.serving.folders import Saved
 from models.serving.writing import OnText, Sampling, Writer, Written
 
@@ -30,8 +32,13 @@ class Dialogues:
         if self.tokenizer.chat_template is None:
             raise DataError(f"{saved.folder}: its tokenizer must have a chat template, got none. Save it with one.")
         self.context = saved.context
+        self.settings = folders.generation(saved)
         self._clean = cleaner(saved.preprocess)
         self._writer = Writer(self.model, self.tokenizer, self.context)
+        if not self._writer.ends:
+            raise DataError(f"{saved.folder}: must name an end-of-text token, got none. Save the model anew.")
+        self.end = self._writer.ends[0]
+        self.pad: int = self.end if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[str]:
         """The reply to each dialogue.
@@ -62,8 +69,41 @@ class Dialogues:
         new_tokens: room for the reply, at most a quarter of the context. Raises DataError where the last
         message alone does not fit.
         """
-        messages = _messages(prompt)
-        room = max(1, min(new_tokens or self.context, self.context // 4))
+        return self._fit(_messages(prompt), max(1, min(new_tokens or self.context, self.context // 4)))
+
+    def rows(self, dialogues: Sequence[Any], *, batch_size: int, beams: int | None = None) -> Iterator[dict[str, Any]]:
+        """Each dialogue up to the last thing the user says (`messages`), and the model's `reply` to it.
+
+        What the data has the assistant say after that is not read. Replies are written as they were scored in
+        training. beams: width of the search; None: as there.
+        """
+        longest = self.settings.max_new_tokens or max(1, self.context // 2)
+        beams = beams or self.settings.beams
+        settings = dataclasses.replace(self.settings, max_new_tokens=longest, beams=beams)
+        for first in range(0, len(dialogues), batch_size):
+            batch = [_asked(_messages(dialogue)) for dialogue in dialogues[first : first + batch_size]]
+            prompts = [self._tokens(self._fit(messages, longest))[-(self.context - longest) :] for messages in batch]
+            written = generate(self.model, prompts, settings=settings, end=self.end, pad=self.pad)
+            for messages, tokens in zip(batch, written, strict=True):
+                yield {"messages": messages, "reply": self.tokenizer.decode(tokens, skip_special_tokens=True).strip()}
+
+    def targets(self, given: Sequence[Any]) -> list[Any]:
+        """The reply that each dialogue ends with, None where it ends with the user."""
+        dialogues = [_messages(dialogue) for dialogue in given]
+        return [messages[-1]["content"] if _is_reply(messages[-1]) else None for messages in dialogues]
+
+    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
+        """What the objective's test measures, by the same code, of the dialogues that end with a reply."""
+        from models import scores
+
+        pairs = zip(rows, targets or (), strict=targets is not None)
+        known = [(row["reply"], reference) for row, reference in pairs if reference is not None]
+        if not known:
+            return {}
+        written, references = zip(*known, strict=True)
+        return scores.replies("test", written, references)
+
+    def _fit(self, messages: list[Message], room: int) -> list[Message]:
         while (tokens := len(self._tokens(messages))) + room > self.context:
             said = [place for place, message in enumerate(messages) if message["role"] != "system"]
             later = [place for place in said[1:] if messages[place]["role"] == "user"]
@@ -77,30 +117,6 @@ class Dialogues:
             dropped = {place for place in said if place < later[0]}
             messages = [message for place, message in enumerate(messages) if place not in dropped]
         return messages
-
-    def rows(self, dialogues: Sequence[Any], *, batch_size: int, beams: int | None = None) -> Iterator[dict[str, Any]]:
-        """Each dialogue up to the last thing the user says (`messages`), and the model's `reply`, greedy.
-
-        What the data has the assistant say after that is not read.
-        """
-        if beams is not None:
-            raise DataError("beams: only for models that translate, got a dialogue model. Leave it out.")
-        for dialogue in dialogues:
-            messages = _messages(dialogue)
-            while messages and messages[-1]["role"] == "assistant":
-                messages = messages[:-1]
-            if not messages:
-                raise DataError("messages: must hold something that the user says, got none. Leave the row out.")
-            read = self.fit(messages)
-            yield {"messages": messages, "reply": self.write(read, temperature=0.0).text}
-
-    def targets(self, given: Sequence[Any]) -> list[Any]:
-        """Replies are not scored."""
-        return list(given)
-
-    def score(self, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any] | None) -> dict[str, float]:
-        """Replies are not scored."""
-        return {}
 
     def _tokens(self, messages: Sequence[Message]) -> list[int]:
         from jinja2 import TemplateError
@@ -118,6 +134,15 @@ class Dialogues:
             raise DataError(f"messages: the model's chat template refuses them: {error}") from error
         tokens: list[int] = encoded["input_ids"]
         return tokens
+
+
+def _asked(messages: list[Message]) -> list[Message]:
+    """Up to the last thing the user says."""
+    while messages and _is_reply(messages[-1]):
+        messages = messages[:-1]
+    if not messages:
+        raise DataError("messages: must hold something that the user says, got none. Leave the row out.")
+    return messages
 
 
 def _is_reply(message: Message) -> bool:

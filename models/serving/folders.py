@@ -164,7 +164,8 @@ print([label for index, label in model.config.id2label.items() if probabilities[
 source = tokenizer("a text", truncation=True, return_tensors="pt")
 print(tokenizer.decode(model.generate(**source)[0], skip_special_tokens=True))""",
     "translation by a decoder": """\
-source = tokenizer("a text", truncation=True)["input_ids"] + [SEPARATOR]
+source = tokenizer("a text", truncation=True)["input_ids"]
+source += [SEPARATOR] if source[-1] != SEPARATOR else []  # what stands between a text and its translation
 output = model.generate(torch.tensor([source]))[0, len(source) :]
 print(tokenizer.decode(output, skip_special_tokens=True))""",
 }

@@ -74,10 +74,11 @@ class Translations:
         answers = generate(
             self.model, [self._prompt(text) for text in texts], settings=settings, end=self.end, pad=self.pad
         )
-        return [str(self.tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
+        return [str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip() for answer in answers]
 
     def _prompt(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(
             self._clean(text), truncation=True, max_length=self.context, split_special_tokens=True
         )["input_ids"]
-        return tokens if self.separator is None else [*tokens, self.separator]
+        # A tokenizer that ends a text with the separator has put it there already.
+        return tokens if self.separator is None or tokens[-1:] == [self.separator] else [*tokens, self.separator]

@@ -78,6 +78,9 @@ class Writer:
         self.model = model
         self.tokenizer = tokenizer
         self.context = context
+        # One text token by token: a beam search has none to tell before it is done.
+        model.generation_config.num_beams = 1
+        model.generation_config.length_penalty = None
         ends = model.generation_config.eos_token_id
         ends = tokenizer.eos_token_id if ends is None else ends
         self.ends: list[int] = [] if ends is None else ends if isinstance(ends, list) else [ends]

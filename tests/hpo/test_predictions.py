@@ -123,6 +123,15 @@ def test_dialogues_are_replied_to(predict: Predict, suffix: str) -> None:
     assert isinstance(json.loads(output)["reply"], str)
 
 
+def test_replies_are_scored_where_the_dialogues_have_them(predict: Predict) -> None:
+    dialogue = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    for suffix, cell in ((".jsonl", dialogue), (".csv", json.dumps(dialogue))):
+        code, output, said = predict("dialogue_model", written(suffix, [{"messages": cell}]))
+        assert code == 0
+        assert json.loads(output)["messages"] == dialogue[:1]
+        assert "rougeL: " in said
+
+
 def test_rows_without_a_text_are_left_out_and_said(predict: Predict) -> None:
     code, output, said = predict("classifier", written(".jsonl", [{"text": " "}, {"text": "a"}, {"text": None}]))
     assert (code, len(output.splitlines())) == (0, 1)

@@ -158,9 +158,29 @@ def test_a_long_dialogue_loses_its_oldest_exchanges_and_keeps_the_system_message
 
 def test_a_reply_is_to_the_last_thing_the_user_says(loaded: dict[str, Any]) -> None:
     dialogue = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "known"}]
-    (row,) = loaded["dialogue_model"].rows([dialogue], batch_size=1)
+    model = loaded["dialogue_model"]
+    (row,) = model.rows([dialogue], batch_size=1)
     assert row["messages"] == dialogue[:1]
-    assert loaded["dialogue_model"].predict(["hi"], {"temperature": 0}) == [row["reply"]]
+    assert model.predict(["hi"], {"temperature": 0, "max_new_tokens": CONTEXT // 2})[0].strip() == row["reply"]
+    assert [set(row) for row in model.rows(["hi", "a longer one"], batch_size=2, beams=2)] == [set(row)] * 2
+
+
+def test_replies_are_scored_against_those_that_end_the_datas_dialogues(loaded: dict[str, Any]) -> None:
+    model = loaded["dialogue_model"]
+    dialogue = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a b c d e"}]
+    targets = model.targets([dialogue, dialogue[:1]])
+    assert targets == ["a b c d e", None]
+    assert model.score([{"reply": "a b c d e"}, {"reply": "x"}], targets)["test/bleu"] == pytest.approx(100)
+    assert model.score([{"reply": "x"}], [None]) == {}
+
+
+def test_a_model_that_was_scored_by_beam_search_still_writes_token_by_token(tmp_path: Path) -> None:
+    folder = saved_models.dialogue_model(tmp_path)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "num_beams": 3, "length_penalty": 0.5}))
+    model: Any = serving.load(folder)
+    pieces: list[str] = []
+    assert model.write("hi", on_text=pieces.append, temperature=0).text == "".join(pieces)
 
 
 @pytest.mark.parametrize(
