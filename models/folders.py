@@ -30,9 +30,9 @@ def write(
 ) -> None:
     """Write a model, its adapters merged, with its tokenizer.
 
-    trained: makes the model. tokenizer: the folder to take it from. destination: a new or empty folder. task: what `task.json` says.
-    generation: settings by which it generates, None for a model that does not. Raises DataError where something is
-    in the way.
+    trained: makes the model. tokenizer: the folder to take it from. destination: a new or empty folder. task: what
+    `task.json` says. generation: settings by which it generates, None for a model that does not. Raises DataError
+    where something is in the way.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination}: must be a new or empty folder to save a model in. Name another.")

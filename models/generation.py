@@ -11,6 +11,7 @@ Shape suffixes: B prompts, T tokens.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from models.errors import DataError, SettingError
 BATCH_TOKENS = 16_384
 """How many tokens a batch holds, prompts, answers and beams together.
 About where more gains nothing on a CPU core: width 128, 2 + 2 layers, beams 1 and 4."""
+
+UNBOUNDED = 256
+"""Longest answer of a model with relative positions when nobody says how long one may be."""
 
 
 @torch.no_grad()
@@ -49,12 +53,13 @@ def generate(
     A decoder alone reads the last `longest_prompt(model, settings)` tokens of a longer prompt. Raises DataError
     for an empty prompt and for a source longer than that, SettingError where the answers do not fit the model.
     """
+    settings = replace(settings, max_new_tokens=longest_answer(model, settings))
     longest = longest_prompt(model, settings)
     _check(prompts, longest if model.config.is_encoder_decoder else None)
     # Within a decoder's positions the end of a dialogue matters more than its beginning.
     cut = [list(prompt) if longest is None else list(prompt[-longest:]) for prompt in prompts]
     asked = _configuration(model, settings, end, pad)
-    row_tokens = settings.beams * settings.max_new_tokens
+    row_tokens = settings.beams * longest_answer(model, settings)
     answers: list[list[int]] = [[] for _ in cut]
     with _as_asked(model):
         for batch in _batches([len(prompt) for prompt in cut], settings.beams, row_tokens, batch_tokens):
@@ -70,16 +75,32 @@ def longest_prompt(model: PreTrainedModel, settings: Generation) -> int | None:
     A decoder alone needs its positions for prompt and answer together, an encoder-decoder for each of them.
     Raises SettingError where an answer of `max_new_tokens` does not fit.
     """
+    answer = longest_answer(model, settings)
     positions: int | None = getattr(model.config, "max_position_embeddings", None)
     if positions is None:
         return None
+    return positions if model.config.is_encoder_decoder else positions - answer
+
+
+def longest_answer(model: PreTrainedModel, settings: Generation) -> int:
+    """How many tokens an answer may have: as many as are asked for; else as many as the model has positions, of a
+    decoder alone half as many; else `UNBOUNDED`.
+
+    Raises SettingError where more are asked for than fit the model.
+    """
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    asked = settings.max_new_tokens
+    if positions is None:
+        return asked or UNBOUNDED
+    if asked is None:
+        return positions if model.config.is_encoder_decoder else positions // 2
     most = positions if model.config.is_encoder_decoder else positions - 1  # one is for the prompt
-    if settings.max_new_tokens > most:
+    if asked > most:
         raise SettingError(
-            f"generation.max_new_tokens: at most {most}, for the model has {positions} positions; got "
-            f"{settings.max_new_tokens}. Lower it."
+            f"generation.max_new_tokens: at most {most}, for the model has {positions} positions; got {asked}. "
+            "Lower it."
         )
-    return positions if model.config.is_encoder_decoder else positions - settings.max_new_tokens
+    return asked
 
 
 def _check(prompts: Sequence[Sequence[int]], longest: int | None) -> None:

@@ -162,9 +162,9 @@ def evaluate(
         inputs = collate([source[row] for row in rows], [target[row] for row in rows])
         sums.append(summed_loss(model, {name: tensor.to(device) for name, tensor in inputs.items()}))
     loss_nats = torch.stack(sums).cpu().double().sum().item() / int(target.lengths.sum())
-    chosen = np.arange(len(source))
+    chosen = list(range(len(source)))
     if sample is not None and sample < len(source):
-        chosen = np.linspace(0, len(source) - 1, sample).round().astype(np.int64)
+        chosen = np.linspace(0, len(source) - 1, sample).round().astype(int).tolist()
     written = write(model, prepared, [source[row] for row in chosen], config.generation)
     reference = prepared.column(split, "reference")
     references = [reference.text(row) for row in chosen]
@@ -175,9 +175,7 @@ def evaluate(
     }
 
 
-def write(
-    model: nn.Module, prepared: Prepared, sources: Sequence[Row], settings: Generation
-) -> list[str]:
+def write(model: nn.Module, prepared: Prepared, sources: Sequence[Row], settings: Generation) -> list[str]:
     """What the model writes for each source, as text."""
     prompts = [row.tolist() for row in sources]
     found = generate(adapters.plain(model), prompts, settings=settings, end=prepared.end, pad=prepared.pad)
@@ -189,7 +187,7 @@ def test(config: "Config", prepared: Prepared, *, directory: Path) -> dict[str, 
     """Measure the model that a run left in `directory` on the test split, in fp32, every text of it written."""
     identity.need_test(prepared.count("test", "examples"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = adapters.merged(_trained(config, prepared, directory)).train(False).to(device)  # type: ignore[arg-type]
+    model = adapters.merged(_trained(config, prepared, directory)).train(False).to(device)
     with torch.no_grad():
         metrics = evaluate(config, model, prepared, "test", device=device, sample=None)
     return {**metrics, "test/examples": float(prepared.count("test", "examples"))}

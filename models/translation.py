@@ -70,6 +70,13 @@ class Config(Training):
         if self.tokenizer.kind == "pretrained" and (self.tokenizer.path or self.model.pretrained) is None:
             raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
 
+        longest = self.model.context if self.side == self.model.context else self.model.context - 1
+        if self.generation.max_new_tokens is not None and self.generation.max_new_tokens > longest:
+            raise SettingError(
+                f"generation.max_new_tokens: at most {longest} with model.context {self.model.context}, got "
+                f"{self.generation.max_new_tokens}. Lower it, or leave it out."
+            )
+
     @property
     def side(self) -> int:
         """Longest source, and longest target, in tokens: the context, of which a decoder alone has half for each."""
