@@ -271,6 +271,8 @@ def promote(
     console.print()
     console.print(promotion_view(promotion, place.root / "model"))
     console.print(f"\nLook at it:  hpo ui {name}{_at(folder.root)}", markup=False)
+    if getattr(plan.objective.module, "SERVING", None):
+        console.print(f"Use it:      hpo serve {name}{_at(folder.root)}", markup=False)
 
 
 Target = Annotated[
