@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpo.errors import UserError
 from hpo.launch.devices import cores, gpus, layout
 from hpo.plan import Plan
+from hpo.schema import Invalid
 from hpo.wording import duration, number
 
 
@@ -42,8 +47,44 @@ def sweep_view(plan: Plan) -> RenderableType:
     if plan.fixed:
         parts += [Text(), fixed]
     parts += [Text(f"\nnote: {warning}", style="yellow") for warning in plan.warnings]
-    parts.append(Text(f"\n{sweep.path} is in order. Run it: hpo run {sweep.path}", style="green"))
     return Group(*parts)
+
+
+def described(plan: Plan) -> Mapping[str, Any]:
+    """What the objective says of the data that the baseline is trained on.
+
+    Raises:
+        UserError: the data is refused; the message is the objective's own.
+    """
+    try:
+        found: Mapping[str, Any] = plan.objective.call("describe", plan.settings(plan.baseline))
+    except (ValueError, Invalid) as error:
+        raise UserError(str(error)) from error
+    return found
+
+
+def data_view(description: Mapping[str, Any]) -> RenderableType:
+    """The data as the objective describes it: its splits, notes, examples and cautions."""
+    parts: list[RenderableType] = []
+    if splits := description.get("splits"):
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in splits[0]:
+            table.add_column(column, justify="left" if column in ("split", "from") else "right")
+        for row in splits:
+            table.add_row(*(_cell(column, value) for column, value in row.items()))
+        parts += [Text(), table]
+    parts += [Text(f"- {note}") for note in description.get("notes", ())]
+    examples = description.get("examples", ())
+    if examples:
+        parts += [Text("\nexamples as they are trained on:"), *(Text(f"  {example}"[:400]) for example in examples)]
+    parts += [Text(f"\nnote: {caution}", style="yellow") for caution in description.get("cautions", ())]
+    return Group(*parts)
+
+
+def _cell(column: str, value: object) -> str:
+    if isinstance(value, float) and 0 <= value <= 1:
+        return f"{100 * value:.1f}%"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _first(known: int) -> str:

@@ -60,13 +60,24 @@ DEFAULT_STUDIES = Path("studies")
 
 
 @app.command()
-def check(sweep: SweepFile, set_: Set = None) -> None:
+def check(
+    sweep: SweepFile,
+    set_: Set = None,
+    data: Annotated[
+        bool, typer.Option("--data/--no-data", help="Whether to read the data too, and show what it is like.")
+    ] = True,
+) -> None:
     """Check a sweep and show what it would run, without training anything."""
-    from hpo.check import sweep_view
-    from hpo.run import read_sweep
+    from hpo.check import data_view, described, sweep_view
+    from hpo.run import read_sweep, waiting
 
     _, plan = read_sweep(sweep, set_ or [])
     console.print(sweep_view(plan))
+    if data and plan.objective.has("describe"):
+        with waiting(console, "reading the data, which is then kept for the trials"):
+            description = described(plan)
+        console.print(data_view(description))
+    console.print(f"\n{sweep} is in order. Run it:  hpo run {sweep}", style="green", markup=False)
 
 
 @app.command()

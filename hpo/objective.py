@@ -7,6 +7,8 @@ with further functions and names beside the trial function:
     length(config) -> int                      tokens of a whole trial; needed for rungs given as shares
     prepare(config) -> dict                    done once before any trial; returns facts worth showing
     test(config, *, directory) -> dict         metrics on data no trial has seen; needed for promotion
+    describe(config) -> dict                   what the data is like, for `hpo check`: `splits` (a row each), and
+                                               lists of sentences: `notes`, `examples`, `cautions`
     promotable(config)                         raises ValueError, in words, where test() could not be done
     save(config, *, directory, destination)    writes what train() left as a model folder; needed for promotion
     objection(config, tested) -> str | None    why a model that test() measured so should not be used, in words

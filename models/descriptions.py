@@ -7,7 +7,9 @@ from typing import Any
 
 from models import augment, preprocess
 from models.configuration import Augment, Preprocess
+from models.corpora import SPLITS as CORPUS_SPLITS
 from models.examples import Prepared
+from models.preparation import Prepared as Corpus
 
 SPLITS = ("train", "validation", "test", "mix")
 LEFT_OUT = {
@@ -26,6 +28,38 @@ def describe(prepared: Prepared, cleaning: Preprocess, varying: Augment) -> dict
         "examples": examples(prepared, varying),
         "cautions": preprocess.cautions(cleaning, str(prepared.facts["task"])),
     }
+
+
+def of_text(prepared: Corpus, cleaning: Preprocess, varying: Augment) -> dict[str, Any]:
+    """The same of a tokenised corpus."""
+    text = _beginning(prepared)
+    shown = [text]
+    if varying.varies_text:
+        shown.append(f"varied: {augment.augmenter(varying)(text, augment.generator(0, 0, 0))}")
+    units = ("texts", "tokens", "bytes", "unknown")
+    return {
+        "splits": [
+            {
+                "split": split,
+                "from": prepared.facts[f"{split}_origin"],
+                **{unit: prepared.count(split, unit) for unit in units},
+            }
+            for split in CORPUS_SPLITS
+            if prepared.count(split, "tokens")
+        ],
+        "notes": [f"a vocabulary of {prepared.vocabulary:,} tokens"],
+        "examples": [" ".join(example.split()) for example in shown],
+        "cautions": preprocess.cautions(cleaning, "language modelling"),
+    }
+
+
+def _beginning(prepared: Corpus) -> str:
+    """The first hundred tokens of the training text."""
+    import tokenizers
+
+    backend: Any = tokenizers.Tokenizer.from_file(str(prepared.tokenizer / "tokenizer.json"))
+    text: str = backend.decode(prepared.tokens("train")[:100].tolist(), skip_special_tokens=False)
+    return text
 
 
 def splits(prepared: Prepared) -> list[dict[str, Any]]:

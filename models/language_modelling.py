@@ -9,7 +9,7 @@ and a folder of its own.
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models import identity
 from models.configuration import Augment, Causal, EarlyStopping, Lora, Preprocess, TextData, TextTraining, Tokenizer
@@ -34,6 +34,7 @@ __all__ = [
     "Preprocess",
     "TextData",
     "Tokenizer",
+    "describe",
     "length",
     "prepare",
     "promotable",
@@ -138,6 +139,13 @@ def prepare(config: Config) -> dict[str, str | int | float]:
     Raises ModelsError for whatever of the data or the tokenizer cannot be read or used.
     """
     return dict(_prepared(config).facts)
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What the text is like, for `hpo check`."""
+    from models import descriptions
+
+    return descriptions.of_text(_prepared(config), config.preprocess, config.augment)
 
 
 def promotable(config: Config) -> None:

@@ -55,7 +55,7 @@ def test_its_table_of_commands_is_that_of_the_program() -> None:
 
 @pytest.mark.parametrize("sweep", sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_each_shipped_sweep_is_in_order(sweep: str) -> None:
-    done = subprocess.run([HPO, "check", f"sweeps/{sweep}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([HPO, "check", "--no-data", f"sweeps/{sweep}"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "is in order" in done.stdout
 
@@ -66,5 +66,5 @@ def test_each_shipped_sweep_is_in_order(sweep: str) -> None:
 def test_each_sweep_of_a_kept_report_is_in_order(sweep: str) -> None:
     if (ROOT / sweep).with_name("study.json").exists():
         pytest.skip("a study that was run here, not a kept report")
-    done = subprocess.run([HPO, "check", sweep], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([HPO, "check", "--no-data", sweep], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
