@@ -9,15 +9,15 @@ Light: no torch. Knows nothing of data or training.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.errors import DataError
+from models.messages import ROLES, Message, Messages
 from models.tokenizers import END, Encoder
 
-ROLES = ("system", "user", "assistant")
 SPECIALS = tuple(f"<|{role}|>" for role in ROLES)
 """The special tokens of our template, one before each turn; the end-of-text token ends it."""
 
@@ -34,16 +34,6 @@ TEMPLATE = (
 
 OPEN, CLOSE = "\U0010fffc", "\U0010fffd"
 """Private characters around the text of a special token in what somebody says; taken out before it is encoded."""
-
-
-class Message(TypedDict):
-    """role: one of `ROLES`."""
-
-    role: str
-    content: str
-
-
-Messages = Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +78,16 @@ class ChatTemplate:
             )
         return cls(encoder, loaded.get_chat_template(), loaded.special_tokens_map)
 
-    def transcripts(self, dialogues: Sequence[Messages], places: Sequence[str]) -> list[Transcript]:
-        """Whole dialogues. places: where each was read, for messages to people. Raises DataError for a dialogue that
-        the template refuses, and for a template by which replies cannot be found."""
-        rendered = [self._whole(*pair) for pair in zip(dialogues, places, strict=True)]
+    def transcripts(
+        self, dialogues: Sequence[Messages], places: Sequence[str], *, last: bool = False
+    ) -> list[Transcript]:
+        """Whole dialogues. places: where each was read, for messages to people. last: look for the last reply alone,
+        with which the dialogues must end. Raises DataError for a dialogue that the template refuses, and for a
+        template by which replies cannot be found."""
+        rendered = [
+            self._whole(messages, place, first=len(messages) - 1 if last else 0)
+            for messages, place in zip(dialogues, places, strict=True)
+        ]
         return [
             Transcript(tokens, _within(starts, ends, ranges))
             for (tokens, starts, ends), (_, ranges) in zip(
@@ -107,13 +103,13 @@ class ChatTemplate:
         ]
         return [tokens for tokens, _, _ in self._encoded(texts)]
 
-    def _whole(self, messages: Messages, place: str) -> tuple[str, list[tuple[int, int]]]:
-        """A dialogue as text, with the ranges of characters of its replies."""
+    def _whole(self, messages: Messages, place: str, *, first: int) -> tuple[str, list[tuple[int, int]]]:
+        """A dialogue as text, with the ranges of characters of its replies from message `first` on."""
         marked = self._marked(messages)
         whole = self._render(marked, place)
         ranges = []
         for number, message in enumerate(marked):
-            if message["role"] == "assistant":
+            if message["role"] == "assistant" and number >= first:
                 before = self._render(marked[:number], place, prompt=True)
                 after = self._render(marked[: number + 1], place) if number + 1 < len(marked) else whole
                 if not (after.startswith(before) and whole.startswith(after)):

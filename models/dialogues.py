@@ -8,16 +8,16 @@ scored on them, by loss and by text. Light: no torch. Knows nothing of models or
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models import samples
-from models.chat_templates import ROLES, SPECIALS, TEMPLATE, ChatTemplate, Message, Transcript
+from models.chat_templates import SPECIALS, TEMPLATE, ChatTemplate, Transcript
 from models.configuration import DialogueData
-from models.errors import DataError, nearest
+from models.errors import DataError
 from models.examples import MIX, Tables
+from models.messages import Message, cleaned, parsed, shown
 from models.preprocess import key
 from models.ragged import Array, encoded
 from models.sources import Row
@@ -64,7 +64,7 @@ class Dialogues:
 
     def parse(self, row: Row, where: str) -> Dialogue | None:
         """The dialogue in a row, None where it has no message. Raises DataError."""
-        messages = parse(row.get(self.data.messages_column), where, "data.messages_column")
+        messages = parsed(row.get(self.data.messages_column), where, "data.messages_column")
         if messages and all(message["role"] != "assistant" for message in messages):
             raise DataError(
                 f"{where}: a dialogue must have a message of the assistant, got only "
@@ -122,8 +122,8 @@ class Dialogues:
                     "prompt": (template.prompts(before, places), "int32"),
                     "reference": (replies, "uint8"),
                 }
-        shown = [shown_as_text(dialogue.messages) for dialogue in splits["train"][:3]]
-        return Tables(columns, facts, {"template": template.text, "names": template.names, "examples": shown})
+        examples = [shown(dialogue.messages) for dialogue in splits["train"][:3]]
+        return Tables(columns, facts, {"template": template.text, "names": template.names, "examples": examples})
 
     def _facts(self, split: str, found: Sequence[Transcript]) -> dict[str, str | int | float]:
         replies = sum(int(transcript.reply[1 : self.context].sum()) for transcript in found)
@@ -139,50 +139,8 @@ class Dialogues:
         }
 
 
-def parse(given: Any, where: str, setting: str) -> tuple[Message, ...]:
-    """A list of messages as it stands in a row; empty for none. Raises DataError for anything else."""
-    if given is None:
-        return ()
-    if not isinstance(given, list | tuple | np.ndarray):
-        raise DataError(
-            f"{where}: must hold a list of messages, got {type(given).__name__} {str(given)[:60]!r}. "
-            f"Set {setting} to a column of messages with role and content."
-        )
-    return tuple(_message(message, f"{where}, message {number}") for number, message in enumerate(given, start=1))
-
-
-def _message(given: Any, where: str) -> Message:
-    if not isinstance(given, Mapping) or "role" not in given:
-        keys = f"{', '.join(map(repr, given))}" if isinstance(given, Mapping) else repr(given)
-        raise DataError(f"{where}: must have a role and a content, got {keys[:80]}. Name them so in the data.")
-    role, content = given["role"], given.get("content")
-    if role not in ROLES:
-        raise DataError(
-            f"{where}: role must be one of {', '.join(ROLES)}, got {role!r}.{nearest(str(role), ROLES)} "
-            "Rename it in the data."
-        )
-    if not isinstance(content, str) or not content.strip():
-        raise DataError(
-            f"{where}: must have a content that is text, got {content!r}. Write it, or leave the dialogue out."
-        )
-    return {"role": role, "content": content}
-
-
-def cleaned(messages: Sequence[Message], clean: Callable[[str], str]) -> tuple[Message, ...]:
-    """Messages with all but the replies cleaned."""
-    return tuple(
-        message if message["role"] == "assistant" else {"role": message["role"], "content": clean(message["content"])}
-        for message in messages
-    )
-
-
 def _first_said(dialogue: Dialogue) -> str:
     return next((message["content"] for message in dialogue.messages if message["role"] == "user"), "")
-
-
-def shown_as_text(messages: Sequence[Message]) -> str:
-    """A dialogue for people to read."""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def packs(lengths: Sequence[int], room: int) -> list[npt.NDArray[np.int64]]:

@@ -30,11 +30,12 @@ from torch.nn import functional
 from models import adapters, architectures, augment, folders, identity, scores, training
 from models.architectures import Vocabulary
 from models.batches import Drawn, Examples, by_length, padded
-from models.chat_templates import ChatTemplate, Message
+from models.chat_templates import ChatTemplate
 from models.configuration import Augment, Generation
 from models.corpora import Split
 from models.examples import MIX, Prepared
 from models.generation import generate
+from models.messages import Message
 from models.metrics import perplexity
 from models.training import Batch, Inputs, Task
 

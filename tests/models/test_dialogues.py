@@ -11,11 +11,12 @@ import tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from models import corpora, dialogues, examples
-from models.chat_templates import ChatTemplate, Messages
+from models.chat_templates import ChatTemplate
 from models.configuration import Augment, DialogueData, Preprocess, TextData, Tokenizer
 from models.dialogues import Dialogues
 from models.errors import DataError
 from models.examples import Prepared
+from models.messages import Messages
 from models.sources import locate
 
 CHATML = (
