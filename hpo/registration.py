@@ -79,6 +79,7 @@ def _register(
         ended_at=winner.ended_at,
         test=promotion.test,
         baseline_test=promotion.baseline_test,
+        facts=promotion.facts,
     )
     objection = objection_to(promotion, objective)
     serving = getattr(objective.module, "SERVING", None)

@@ -111,7 +111,8 @@ def prepare(config: Config) -> dict[str, str | int | float]:
     data or the tokenizer cannot be read or used."""
     from models import scores
 
-    return {**_prepared(config).facts, **scores.signatures(rouge=config.rouge)}
+    signed = {f"signature.{metric}": text for metric, text in scores.signatures(rouge=config.rouge).items()}
+    return {**_prepared(config).facts, **signed}
 
 
 def describe(config: Config) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class PromotionRun:
         ended_at: None while it goes on.
         test: of the trained model on the test split.
         baseline_test: of the baseline's configuration, trained in the same way.
+        facts: what the objective says of its data and its scores.
     """
 
     number: int
@@ -44,6 +45,7 @@ class PromotionRun:
     ended_at: float | None = None
     test: Mapping[str, float] = field(default_factory=dict)
     baseline_test: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ def log_promotion(uri: str, record: StudyRecord, promotion: PromotionRun) -> str
         "hpo.trial_run": trial_run,
         store.NOTE: _note(record, promotion, experiment, study_run, trial_run),
         **store.source_tags(record),
+        **store.signatures(promotion.facts),
     }
     if not run_id:
         start = spelling.milliseconds(promotion.started_at)

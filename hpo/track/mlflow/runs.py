@@ -225,6 +225,7 @@ class MlflowTracker:
         params |= {spelling.name(f"fixed/{key}"): spelling.value(value) for key, value in record.fixed.items()}
         tags = {"hpo.sweep": record.origin, "hpo.trials": str(record.search["trials"])}
         tags["hpo.versions"] = ", ".join(f"{package} {version}" for package, version in record.versions.items())
+        tags |= store.signatures(record.facts)
         store.log(self._client, self._study_run, [], {key: params[key] for key in params if key not in known}, tags)
         for path in (self._folder.sweep, self._folder.record):
             self._attempt("a file", self._upload, self._study_run, path)

@@ -253,3 +253,8 @@ def line_of(error: BaseException) -> str:
         r"(Connection refused|Name or service not known|timed out|Temporary failure in name resolution)", text
     )
     return refused[1] if refused else spelling.cut(text, 300)
+
+
+def signatures(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The tags that say how scores were computed: facts of an objective named `signature.<metric>`."""
+    return {name: str(value) for name, value in facts.items() if name.startswith("signature.")}
