@@ -295,3 +295,30 @@ def test_training_leaves_no_thread_behind(config: Make, tmp_path: Path) -> None:
     before = threading.active_count()
     measure(config(), tmp_path / "run")
     assert threading.active_count() == before
+
+
+def test_training_text_is_varied_and_validation_is_not(config: Make, tmp_path: Path) -> None:
+    from models.configuration import Augment
+
+    plain, varied = (config(tokens=1024, augment=Augment(word_dropout=drop)) for drop in (0.0, 0.3))
+    tasks = [next_token.task(settings, language_modelling._prepared(settings), seed=1) for settings in (plain, varied)]
+    first, other = (task.draw(0, 4).inputs["tokens"] for task in tasks)
+    assert first.shape == other.shape
+    assert not torch.equal(first, other)
+    assert torch.equal(other[2:], tasks[1].draw(2, 2).inputs["tokens"])
+    assert language_modelling.prepare(plain)["digest"] == language_modelling.prepare(varied)["digest"]
+
+
+def test_text_is_cleaned_in_all_splits_and_filtered_in_training_alone(config: Make, text_file: Path) -> None:
+    from models.configuration import Preprocess
+
+    plain = prepare(config())
+    cleaned = prepare(config(preprocess=Preprocess(lowercase=True, min_words=15)))
+    assert cleaned["train_texts"] < plain["train_texts"]
+    assert cleaned["validation_texts"] == plain["validation_texts"]
+
+
+def test_what_the_text_is_like_can_be_shown(config: Make) -> None:
+    found = language_modelling.describe(config())
+    assert [row["split"] for row in found["splits"]] == ["train", "validation", "test"]
+    assert "wizards" in found["examples"][0] or "tea" in found["examples"][0]

@@ -263,3 +263,31 @@ def test_the_fused_update_is_that_of_the_plain_loop() -> None:
             model(x).pow(2).sum().backward()
             optimizer.step()
     assert torch.allclose(models[0].weight, models[1].weight, rtol=1e-10)
+
+
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"gradient_noise": 0.1}])
+def test_a_stopped_run_with_averaging_or_noise_ends_with_the_same_weights(
+    tmp_path: Path, changes: dict[str, float]
+) -> None:
+    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+    whole = list(run(tmp_path / "whole", settings))
+    first = run(tmp_path / "parts", settings)
+    next(first)
+    first.close()
+    parts = list(run(tmp_path / "parts", settings))
+    assert [m.metrics["validation/loss"] for m in whole] == [m.metrics["validation/loss"] for m in parts]
+
+
+def test_what_is_validated_and_kept_with_averaging_is_the_average(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, ema_decay=0.99)
+    (*_, last) = run(tmp_path / "averaged", settings)
+    model = build()
+    training.load_trained(tmp_path / "averaged", model)
+    assert evaluate(model, torch.device("cpu"), True)["validation/loss"] == last.metrics["validation/loss"]
+
+
+def test_gradient_noise_changes_the_training_and_falls_with_the_steps(tmp_path: Path) -> None:
+    quiet = [m.metrics["train/loss"] for m in run(tmp_path / "quiet", SETTINGS)]
+    noisy = [m.metrics["train/loss"] for m in run(tmp_path / "noisy", replace(SETTINGS, gradient_noise=0.5))]
+    assert quiet != noisy
+    assert noisy[-1] < noisy[0]
