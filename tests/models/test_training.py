@@ -282,7 +282,7 @@ def test_what_is_validated_and_kept_with_averaging_is_the_average(tmp_path: Path
     settings = replace(SETTINGS, ema_decay=0.99)
     (*_, last) = run(tmp_path / "averaged", settings)
     model = build()
-    training.load_trained(tmp_path / "averaged", model)
+    training.load_trained(tmp_path / "averaged", model.train(False))
     assert evaluate(model, torch.device("cpu"), True)["validation/loss"] == last.metrics["validation/loss"]
 
 
