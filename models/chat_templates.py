@@ -103,6 +103,18 @@ class ChatTemplate:
         ]
         return [tokens for tokens, _, _ in self._encoded(texts)]
 
+    def fitted(self, messages: Messages, place: str, *, room: int) -> npt.NDArray[np.uint32]:
+        """A prompt of at most `room` tokens: without its oldest exchanges, as few as will do; system messages stay, and
+        what is left begins with the user. Where the last message alone is too long, its end is what is left."""
+        kept = list(messages)
+        while True:
+            (tokens,) = self.prompts([kept], [place])
+            said = [number for number, message in enumerate(kept) if message["role"] != "system"]
+            later = [number for number in said[1:] if kept[number]["role"] == "user"]
+            if len(tokens) <= room or not later:
+                return tokens[-room:]
+            kept = [message for number, message in enumerate(kept) if message["role"] == "system" or number >= later[0]]
+
     def _whole(self, messages: Messages, place: str, *, first: int) -> tuple[str, list[tuple[int, int]]]:
         """A dialogue as text, with the ranges of characters of its replies from message `first` on."""
         marked = self._marked(messages)

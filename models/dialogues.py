@@ -45,7 +45,7 @@ class Dialogues:
     data: DialogueData
     context: int
     name: str = "chat"
-    version: int = 1
+    version: int = 2
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -94,10 +94,10 @@ class Dialogues:
         return (message["content"] for message in example.messages)
 
     def encode(self, splits: Mapping[str, Sequence[Dialogue]], encoder: Encoder) -> Tables:
-        """Columns `tokens` and `reply` (see `Transcript`); `messages` (JSON, to be varied) of what is trained on;
-        `prompt` (tokens up to the last reply) and `reference` (that reply) of the others; `packs`, the dialogues
-        that share a sequence; `text`, what the user first says in the first dialogue, to be shown varied. Details:
-        the template and the special tokens it names."""
+        """Columns `tokens` and `reply` (see `Transcript`). Of what is trained on: `messages` (JSON, to be varied),
+        `packs`, the dialogues that share a sequence, and `text`, what the user first says in the first one, to be
+        shown varied. Of the others: `before` (JSON) and `prompt` (tokens), what is said before the last reply, and
+        `reference`, that reply. Details: the template and the special tokens it names."""
         template = ChatTemplate.of(encoder)
         columns: dict[str, dict[str, tuple[Sequence[Array], str]]] = {}
         facts: dict[str, str | int | float] = {}
@@ -120,6 +120,7 @@ class Dialogues:
                 replies = [encoded(dialogue.messages[dialogue.last_reply]["content"]) for dialogue in dialogues]
                 columns[split] |= {
                     "prompt": (template.prompts(before, places), "int32"),
+                    "before": ([encoded(json.dumps(messages, ensure_ascii=False)) for messages in before], "uint8"),
                     "reference": (replies, "uint8"),
                 }
         examples = [shown(dialogue.messages) for dialogue in splits["train"][:3]]

@@ -12,6 +12,7 @@ this does not. Conservative DPO it has no longer: `label_smoothing` there is for
 Shape suffixes: B pairs, T tokens, V vocabulary; a 2 is the chosen and the rejected reply.
 """
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,8 +187,16 @@ def save(config: "Config", prepared: Prepared, *, directory: Path, destination: 
             "preprocess": asdict(config.preprocess),
             "context": config.model.context,
             "messages_column": "messages",
+            **_generation(config),
         },
     )
+
+
+def _generation(config: "Config") -> dict[str, Any]:
+    """How the model writes where it is scored: as the one it was made from, where that says so."""
+    card = Path(str(config.model.pretrained)).expanduser() / folders.TASK
+    found = json.loads(card.read_text()).get("generation") if card.is_file() else None
+    return {} if found is None else {"generation": found}
 
 
 def _is_bf16(config: "Config", device: torch.device) -> bool:

@@ -18,7 +18,7 @@ Shape suffixes: B sequences, T tokens, V vocabulary, N predicted tokens.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,8 +148,7 @@ class _Varied:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # other trials have the other cores
         self.seed = seed
         self.change = augment.augmenter(settings)
-        details = prepared.details
-        self.template = ChatTemplate(prepared.encoder(), details["template"], details["names"])
+        self.template = _template(prepared)
 
     def vary(self, messages: str, item: Drawn, place: int) -> tuple[Row, Row]:
         """Tokens and reply of the dialogue at `place`, the same for the same epoch."""
@@ -175,8 +174,7 @@ def evaluate(
     chosen: Sequence[int] = range(len(references))
     if sample is not None and sample < len(references):
         chosen = np.linspace(0, len(references) - 1, sample).round().astype(np.int64).tolist()
-    prompts = prepared.column(split, "prompt")
-    written = write(config, model, prepared, [prompts[row] for row in chosen])
+    written = write(config, model, prepared, prompts(config, prepared, split, chosen))
     return {
         **measured(model, prepared, split, device=device),
         **scores.replies(split, written, [references.text(row) for row in chosen]),
@@ -196,16 +194,36 @@ def measured(model: nn.Module, prepared: Prepared, split: Split, *, device: torc
     return {f"{split}/loss": loss_nats, f"{split}/perplexity": perplexity(loss_nats)}
 
 
+def prompts(config: "Config", prepared: Prepared, split: Split, chosen: Sequence[int]) -> list[Row]:
+    """What the model reads before the last reply of the chosen dialogues; of one that leaves too little room for a
+    reply, without the oldest exchanges, as a served model reads it."""
+    room = config.model.context - _longest_reply(config.generation, config.model.context)
+    tokens, before = prepared.column(split, "prompt"), prepared.column(split, "before")
+    found: list[Row] = [tokens[row] for row in chosen]
+    if any(len(row) > room for row in found):
+        template = _template(prepared)
+        for place, row in enumerate(chosen):
+            if len(found[place]) > room:
+                found[place] = template.fitted(json.loads(before.text(row)), f"{split} {row}", room=room)
+    return found
+
+
+def _template(prepared: Prepared) -> ChatTemplate:
+    details = prepared.details
+    return ChatTemplate(prepared.encoder(), details["template"], details["names"])
+
+
+def _longest_reply(settings: Generation, context: int) -> int:
+    return settings.max_new_tokens or max(1, context // 2)
+
+
 def write(config: "Config", model: nn.Module, prepared: Prepared, prompts: Sequence[Row]) -> list[str]:
-    """The model's reply to each prompt, as text. Of a prompt that leaves no room for one, the beginning is cut."""
-    settings = config.generation
-    most = settings.max_new_tokens or max(1, config.model.context // 2)
-    asked = Generation(beams=settings.beams, length_penalty=settings.length_penalty, max_new_tokens=most)
-    room = max(1, config.model.context - most)
+    """The model's reply to each prompt, as text."""
+    most = _longest_reply(config.generation, config.model.context)
     found = generate(
         adapters.plain(model),
-        [prompt[-room:].tolist() for prompt in prompts],
-        settings=asked,
+        [prompt.tolist() for prompt in prompts],
+        settings=replace(config.generation, max_new_tokens=most),
         end=prepared.end,
         pad=prepared.pad,
     )
@@ -248,7 +266,7 @@ def save(config: "Config", prepared: Prepared, *, directory: Path, destination: 
 def generation_settings(settings: Generation, prepared: Prepared, *, context: int) -> Mapping[str, Any]:
     """How a saved model writes: as it was scored."""
     return {
-        "max_new_tokens": settings.max_new_tokens or max(1, context // 2),
+        "max_new_tokens": _longest_reply(settings, context),
         "num_beams": settings.beams,
         **({"length_penalty": settings.length_penalty} if settings.beams > 1 else {}),
         "do_sample": False,

@@ -216,3 +216,14 @@ def test_the_second_built_in_text_is_for_language_models_alone(tmp_path: Path) -
         locate(TextData(source="sample:helpdesk"))
     with pytest.raises(DataError, match=r"the built-in data is 'sample', got 'sample:help desk'"):
         locate(DialogueData(source="sample:help desk"))
+
+
+def test_a_prompt_that_is_too_long_loses_its_oldest_exchanges_as_in_serving(tmp_path: Path) -> None:
+    found = prepared(written(tmp_path, many()))
+    template = ChatTemplate(found.encoder(), found.details["template"], found.details["names"])
+    decode = found.encoder().backend.decode
+    short = decode(template.fitted(TALK[:4], "here", room=40).tolist(), skip_special_tokens=False)
+    assert short == "<|system|>Be brief.<|endoftext|><|user|>How are you today?<|endoftext|><|assistant|>"
+    whole = template.fitted(TALK[:4], "here", room=100)
+    assert whole.tolist() == template.prompts([TALK[:4]], ["here"])[0].tolist()
+    assert decode(template.fitted(TALK[:2], "here", room=9).tolist()) == " today?"

@@ -145,7 +145,8 @@ def test_the_better_replies_are_learned_and_the_saved_model_is_the_trained_one(
         torch.testing.assert_close(saved(inputs["tokens"][0]).logits, before, atol=1e-5, rtol=0)
         torch.testing.assert_close(adapters.merged(trained)(inputs["tokens"][0]).logits, before, atol=1e-5, rtol=0)
     assert saved.generation_config.max_new_tokens == 8  # as the chat model had it
-    assert json.loads((tmp_path / "model" / "task.json").read_text())["task"] == "chat"
+    card = json.loads((tmp_path / "model" / "task.json").read_text())
+    assert (card["task"], card["generation"]["max_new_tokens"]) == ("chat", 8)
     (reply,) = serving.load(tmp_path / "model").predict(["Is it 3?"], {"temperature": 0.0})
     assert isinstance(reply, str)
 
