@@ -265,7 +265,7 @@ def notes(prepared: Prepared, *, multi_label: bool) -> list[str]:
             f"no validation example has {', '.join(sorted(missing)[:SHOWN_LABELS])}: nothing is measured there"
         )
     if contradictory := prepared.count("train", "contradictory"):
-        found.append(f"{contradictory:,} texts of train occur with different labels")
+        found.append(f"texts that occur in train with different labels: {contradictory:,}")
     if unknown := prepared.count("validation", "unknown"):
         found.append(
             f"{unknown / prepared.count('validation', 'tokens'):.1%} of the validation tokens are unknown to the "

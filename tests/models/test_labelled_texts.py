@@ -156,7 +156,7 @@ def test_a_text_with_two_labels_is_kept_with_both_and_counted(source: Callable[.
     prepared = prepare(source(train=train, valid=rows(2, text="v{}"), test=rows(2, text="t{}")))
     assert prepared.facts["train_examples"] == 6
     assert prepared.facts["train_contradictory"] == 1
-    assert "1 texts of train occur with different labels" in notes(prepared, multi_label=False)
+    assert "texts that occur in train with different labels: 1" in notes(prepared, multi_label=False)
 
 
 def test_the_notes_tell_the_balance_and_what_simple_answers_reach(source: Callable[..., str]) -> None:
