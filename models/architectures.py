@@ -4,13 +4,13 @@ Knows nothing of text or training: it needs the size of the vocabulary and the i
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, assert_never
 
 import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
+from models import pretrained
 from models.configuration import Causal, Classifier, Network, SequenceToSequence
 from models.errors import DataError, SettingError
 
@@ -20,6 +20,8 @@ DROPOUTS = {
     "embedding": ("embd_pdrop", "embedding_dropout"),
 }
 """The names under which transformers' configurations have each kind of dropout."""
+
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar a trial in every log
 
 
 @dataclass(frozen=True)
@@ -245,11 +247,8 @@ def _t5(settings: SequenceToSequence, vocabulary: Vocabulary) -> Any:
 
 
 def _configuration(name: str) -> PretrainedConfig:
-    folder = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not folder.is_dir():
-        raise DataError(f"model.pretrained: no folder {name!r}. Give a Hugging Face folder or a hub name.")
     try:
-        found: PretrainedConfig = transformers.AutoConfig.from_pretrained(folder if folder.exists() else name)
+        found: PretrainedConfig = pretrained.load(transformers.AutoConfig, name)
     except (OSError, ValueError) as error:
         raise _unloadable(name, error) from error
     return found
@@ -265,10 +264,10 @@ def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: An
                 setattr(config, attribute, settings.drop(kind))  # type: ignore[arg-type]
     for attribute, value in more.items():
         setattr(config, attribute, value)
-    folder = Path(name).expanduser()
     try:
-        model: Any = auto.from_pretrained(
-            folder if folder.exists() else name,
+        model: Any = pretrained.load(
+            auto,
+            name,
             config=config,
             attn_implementation=settings.attention,
             dtype=torch.float32,
@@ -290,9 +289,8 @@ def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: An
 
 
 def _unloadable(name: str, error: Exception) -> DataError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return DataError(
-        f"model.pretrained: cannot load {name!r}: {first}. "
+        f"model.pretrained: cannot load {name!r}: {pretrained.brief(error)} "
         "Give a folder with a config.json and safetensors, or a hub name."
     )
 

@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE, WordLevel
 
+from models import pretrained
 from models.configuration import Tokenizer
 from models.errors import DataError
 
@@ -265,13 +266,11 @@ def _bpe(texts: Texts, vocabulary: int, specials: Sequence[str]) -> Encoder:
 def _pretrained(name: str, shape: Shape) -> Encoder:
     from transformers import AutoTokenizer
 
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise DataError(f"tokenizer.path: no folder {name!r}. Give a folder with a tokenizer.json, or a hub name.")
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(Path(name).expanduser() if Path(name).exists() else name)
+        loaded: Any = pretrained.load(AutoTokenizer, name)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"tokenizer.path: cannot load {name!r}: {_first_line(error)} "
+            f"tokenizer.path: cannot load {name!r}: {pretrained.brief(error)} "
             "Give a folder with a tokenizer.json, or the name of one on the hub."
         ) from error
     if not loaded.is_fast or loaded.eos_token_id is None:
@@ -300,7 +299,3 @@ def _pretrained(name: str, shape: Shape) -> Encoder:
 def _as_text(encoder: Encoder) -> Encoder:
     encoder.backend.encode_special_tokens = True
     return encoder
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."

@@ -88,5 +88,5 @@ def test_a_saved_tokenizer_serves_as_pretrained(tmp_path: Path) -> None:
 
 def test_a_missing_pretrained_folder_is_named(tmp_path: Path) -> None:
     missing = str(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"tokenizer\.path: no folder .*nowhere"):
+    with pytest.raises(DataError, match=r"tokenizer\.path: cannot load .*nowhere.*: there is no such folder"):
         tokenizers.build(Tokenizer(kind="pretrained", path=missing), lambda: iter([]), pretrained=missing)
