@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from models import optimizers
+from models.architectures import HEADS
 from models.configuration import Lora, Training
 
 ATTENTION = (
@@ -28,8 +29,6 @@ ATTENTION = (
     "Wo",
 )
 T5_ATTENTION = ("q", "k", "v", "o")
-HEADS = ("score", "classifier")
-"""Layers that a classification begins with at random: they are trained whole."""
 
 
 def tuned(model: PreTrainedModel, settings: Training) -> nn.Module:
@@ -46,7 +45,9 @@ def tuned(model: PreTrainedModel, settings: Training) -> nn.Module:
 def attach(model: PreTrainedModel, settings: Lora) -> nn.Module:
     """The model with its weights frozen and low-rank additions to its matrices, which start as nothing.
 
-    The embeddings of tokens that a pretrained model did not know before are trained as well.
+    The embeddings of tokens that a pretrained model did not know before are trained as well, and so, whole, is what
+    begins at random: a classification's head, and the layers under it that the pretrained model lacks (BERT's pooler
+    where it was trained on masks alone). A checkpoint holds what is trained, and the rest is loaded again.
     """
     import peft
 
@@ -62,7 +63,7 @@ def attach(model: PreTrainedModel, settings: Lora) -> nn.Module:
         lora_dropout=settings.dropout,
         target_modules="all-linear" if settings.targets == "all" else attention,
         exclude_modules=None if settings.targets == "all" else ".*mlp.*",  # modernbert has a `Wo` in both
-        modules_to_save=[head for head in HEADS if hasattr(model, head)] or None,
+        modules_to_save=_whole(model) or None,
         trainable_token_indices={embedded.rsplit(".", 1)[-1]: new} if new else None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for _, module in named),
     )
@@ -70,6 +71,14 @@ def attach(model: PreTrainedModel, settings: Lora) -> nn.Module:
         warnings.simplefilter("ignore")  # of GPT-2's transposed matrices, which it handles
         found: nn.Module = peft.get_peft_model(model, config)
     return found
+
+
+def _whole(model: PreTrainedModel) -> list[str]:
+    """The layers that are trained whole. PEFT takes them by the end of their names, so that `classifier` means
+    DistilBERT's `pre_classifier` too: it is named as well."""
+    ends = {*(head for head in HEADS if hasattr(model, head)), *getattr(model, "new_modules", ())}
+    meant = [name for name, _ in model.named_modules() if ends and name.endswith(tuple(ends))]
+    return sorted({*ends, *meant})
 
 
 def plain(model: Any) -> PreTrainedModel:

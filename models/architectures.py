@@ -3,6 +3,7 @@
 Knows nothing of text or training: it needs the size of the vocabulary and the ids of special tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -16,10 +17,20 @@ from models.errors import DataError, SettingError
 
 DROPOUTS = {
     "attention": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
-    "hidden": ("resid_pdrop", "hidden_dropout", "hidden_dropout_prob", "mlp_dropout", "dropout", "dropout_rate"),
+    "hidden": (
+        "resid_pdrop",
+        "hidden_dropout",
+        "hidden_dropout_prob",
+        "mlp_dropout",
+        "dropout",
+        "dropout_rate",
+        "classifier_dropout",
+    ),
     "embedding": ("embd_pdrop", "embedding_dropout"),
 }
 """The names under which transformers' configurations have each kind of dropout."""
+HEADS = ("score", "classifier")
+"""Layers that a classification begins with at random, unless the pretrained model has some for as many labels."""
 
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar a trial in every log
 
@@ -260,21 +271,24 @@ def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: An
     _check(config, settings, name)
     for kind, names in DROPOUTS.items():
         for attribute in names:
-            if isinstance(getattr(config, attribute, None), float):
+            if isinstance(getattr(config, attribute, None), int | float):  # a config.json may have 0 for 0.0
                 setattr(config, attribute, settings.drop(kind))  # type: ignore[arg-type]
     for attribute, value in more.items():
         setattr(config, attribute, value)
     try:
-        model: Any = pretrained.load(
+        model, info = pretrained.load(
             auto,
             name,
             config=config,
             attn_implementation=settings.attention,
             dtype=torch.float32,
             use_safetensors=True,
+            ignore_mismatched_sizes=bool(more),  # a classifier's head may have had other labels
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise _unloadable(name, error) from error
+    model.new_modules = _new(info, name, may_be=bool(more))
     known = model.get_input_embeddings().num_embeddings
     if vocabulary.size > known:  # special tokens that the model has not seen, such as a dialogue's roles
         # Their rows are drawn at random; the same ones each time, for a resumed or saved model is made anew.
@@ -286,6 +300,22 @@ def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: An
         model.config.pad_token_id = vocabulary.pad
     found: PreTrainedModel = model
     return found
+
+
+def _new(info: Mapping[str, Any], name: str, *, may_be: bool) -> list[str]:
+    """The modules whose weights the folder does not hold, so that they begin at random: of a classifier its head.
+
+    Raises DataError for any others.
+    """
+    mismatched = [item if isinstance(item, str) else item[0] for item in info["mismatched_keys"]]
+    absent = sorted({*info["missing_keys"], *mismatched})
+    heads = tuple(f"{head}." for head in HEADS)
+    if wrong := [weight for weight in (mismatched if may_be else absent) if not (may_be and weight.startswith(heads))]:
+        raise DataError(
+            f"model.pretrained: {name!r} must hold every weight of the model, got none that fits for {wrong[0]}"
+            f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}. Name a model for this task."
+        )
+    return sorted({weight.rpartition(".")[0] for weight in absent})
 
 
 def _unloadable(name: str, error: Exception) -> DataError:
