@@ -113,6 +113,22 @@ def is_encoder_decoder(settings: SequenceToSequence) -> bool:
     return bool(_configuration(settings.pretrained).is_encoder_decoder)
 
 
+def family(settings: SequenceToSequence) -> str:
+    """`model.family`, of a pretrained model its own."""
+    return settings.family if settings.pretrained is None else str(_configuration(settings.pretrained).model_type)
+
+
+def decoder_start(settings: SequenceToSequence, pad: int) -> int | None:
+    """The token that the decoder of an encoder-decoder begins with: the padding, of a pretrained model its own (BART's
+    is the end of a text); None for a decoder alone."""
+    if not is_encoder_decoder(settings):
+        return None
+    start = None
+    if settings.pretrained is not None:
+        start = getattr(_configuration(settings.pretrained), "decoder_start_token_id", None)
+    return pad if start is None else int(start)
+
+
 def _inner(settings: Network, multiple: float) -> int:
     return round(settings.width * (settings.feed_forward or multiple))
 

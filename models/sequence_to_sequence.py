@@ -10,7 +10,7 @@ Shape suffixes: B pairs, S source tokens, T target tokens, V vocabulary.
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,15 +43,16 @@ Row = np.ndarray[Any, Any]
 class Collator:
     """Pairs of token rows as the tensors of a batch, for an encoder-decoder or a decoder alone."""
 
-    def __init__(self, *, pad: int, is_encoder_decoder: bool) -> None:
+    def __init__(self, *, pad: int, start: int | None) -> None:
+        """start: what a decoder begins with, None for a decoder alone."""
         self.pad = pad
-        self.is_encoder_decoder = is_encoder_decoder
+        self.start = start
 
     def __call__(self, sources: Sequence[Row], targets: Sequence[Row]) -> Inputs:
         """`tokens` and `mask` (what the model reads), `labels`, and of an encoder-decoder `before`: the target one
         place later, which its decoder reads. Rows of different lengths are padded."""
-        if self.is_encoder_decoder:
-            before = [np.concatenate([[self.pad], row[:-1]]) for row in targets]
+        if self.start is not None:
+            before = [np.concatenate([[self.start], row[:-1]]) for row in targets]
             return {
                 "tokens": padded(sources, self.pad),
                 "mask": padded([np.ones(len(row), dtype=np.int64) for row in sources], 0),
@@ -94,7 +95,7 @@ def summed_loss(model: nn.Module, inputs: Inputs, *, label_smoothing: float = 0.
 
 def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
     """The task for the loop. seed: of the order of pairs and of what is varied in them."""
-    collate = Collator(pad=prepared.pad, is_encoder_decoder=architectures.is_encoder_decoder(config.model))
+    collate = Collator(pad=prepared.pad, start=architectures.decoder_start(config.model, prepared.pad))
     drawn = _Pairs(config, prepared, seed=seed)
 
     def draw(first: int, count: int) -> Batch:
@@ -155,7 +156,7 @@ def evaluate(
     model: in evaluation mode. sample: how many, always the same, evenly spread over the split; None: all.
     """
     source, target = prepared.column(split, "source"), prepared.column(split, "target")
-    collate = Collator(pad=prepared.pad, is_encoder_decoder=adapters.plain(model).config.is_encoder_decoder)
+    collate = Collator(pad=prepared.pad, start=architectures.decoder_start(config.model, prepared.pad))
     batches = by_length(np.maximum(source.lengths, target.lengths), batch_tokens=EVALUATION_TOKENS)
     sums = []
     for rows in batches:
@@ -165,7 +166,7 @@ def evaluate(
     chosen = list(range(len(source)))
     if sample is not None and sample < len(source):
         chosen = np.linspace(0, len(source) - 1, sample).round().astype(int).tolist()
-    written = write(model, prepared, [source[row] for row in chosen], config.generation)
+    written = write(model, prepared, [source[row] for row in chosen], _generation(config))
     reference = prepared.column(split, "reference")
     references = [reference.text(row) for row in chosen]
     return {
@@ -173,6 +174,12 @@ def evaluate(
         f"{split}/perplexity": perplexity(loss_nats),
         **scores.translation(split, written, references, rouge=config.rouge),
     }
+
+
+def _generation(config: "Config") -> Generation:
+    """How texts are written, the longest as long as the longest target where nothing else is said: the same while
+    training, in the test and in a served model."""
+    return replace(config.generation, max_new_tokens=config.generation.max_new_tokens or config.side)
 
 
 def write(model: nn.Module, prepared: Prepared, sources: Sequence[Row], settings: Generation) -> list[str]:
@@ -195,16 +202,17 @@ def test(config: "Config", prepared: Prepared, *, directory: Path) -> dict[str, 
 
 def save(config: "Config", prepared: Prepared, *, directory: Path, destination: Path) -> None:
     """Write the model that a run left in `directory` as a Hugging Face folder, whole or not at all."""
-    is_encoder_decoder = architectures.is_encoder_decoder(config.model)
+    start = architectures.decoder_start(config.model, prepared.pad)
+    asked = _generation(config)
     generation = {
-        "max_new_tokens": config.generation.max_new_tokens,
-        "num_beams": config.generation.beams,
-        "length_penalty": config.generation.length_penalty,
+        "max_new_tokens": asked.max_new_tokens,
+        "num_beams": asked.beams,
+        "length_penalty": asked.length_penalty,
         "do_sample": False,
         "bos_token_id": prepared.end,
         "eos_token_id": prepared.end,
         "pad_token_id": prepared.pad,
-        **({"decoder_start_token_id": prepared.pad} if is_encoder_decoder else {}),
+        **({} if start is None else {"decoder_start_token_id": start}),
     }
     folders.write(
         lambda: _trained(config, prepared, directory),
@@ -214,9 +222,9 @@ def save(config: "Config", prepared: Prepared, *, directory: Path, destination: 
             "task": "translation",
             "preprocess": asdict(config.preprocess),
             "context": config.side,
-            "generation": asdict(config.generation),
-            "family": config.model.family,
-            "separator": None if is_encoder_decoder else prepared.end,
+            "generation": asdict(asked),
+            "family": architectures.family(config.model),
+            "separator": prepared.end if start is None else None,
             "source_column": config.data.source_column,
             "target_column": config.data.target_column,
         },
@@ -226,9 +234,11 @@ def save(config: "Config", prepared: Prepared, *, directory: Path, destination: 
 
 def _build(config: "Config", prepared: Prepared) -> nn.Module:
     vocabulary = Vocabulary(prepared.vocabulary, prepared.end, prepared.pad)
-    whole = architectures.is_encoder_decoder(config.model)
-    make = architectures.encoder_decoder if whole else architectures.causal
-    return adapters.tuned(make(config.model, vocabulary), config)
+    start = architectures.decoder_start(config.model, prepared.pad)
+    model = (architectures.causal if start is None else architectures.encoder_decoder)(config.model, vocabulary)
+    if start is not None:  # it writes as it is trained, whatever its folder says
+        model.generation_config.decoder_start_token_id = start
+    return adapters.tuned(model, config)
 
 
 def _trained(config: "Config", prepared: Prepared, directory: Path) -> nn.Module:

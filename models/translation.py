@@ -4,6 +4,7 @@ Light to import: `Config` and nothing heavy. What a trial does stands in `models
 from in `models.pairs`. Knows nothing of searches.
 """
 
+import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,9 @@ class Config(Training):
         if self.tokenizer.kind == "pretrained" and (self.tokenizer.path or self.model.pretrained) is None:
             raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
 
-        longest = self.model.context if self.side == self.model.context else self.model.context - 1
+        # Of a pretrained model nothing is read here: whether it is a decoder alone is asked when data is prepared.
+        alone = self.model.pretrained is None and self.model.family in ("gpt2", "llama")
+        longest = self.model.context - 1 if alone else self.model.context
         if self.generation.max_new_tokens is not None and self.generation.max_new_tokens > longest:
             raise SettingError(
                 f"generation.max_new_tokens: at most {longest} with model.context {self.model.context}, got "
@@ -80,8 +83,20 @@ class Config(Training):
     @property
     def side(self) -> int:
         """Longest source, and longest target, in tokens: the context, of which a decoder alone has half for each."""
-        alone = self.model.pretrained is None and self.model.family in ("gpt2", "llama")
-        return max(2, self.model.context // 2) if alone else self.model.context
+        return max(2, self.model.context // 2) if self._is_decoder else self.model.context
+
+    @property
+    def _is_decoder(self) -> bool:
+        """Whether the model is a decoder alone; of a pretrained one its configuration says so. Raises DataError."""
+        name = self.model.pretrained
+        if name is None:
+            return self.model.family in ("gpt2", "llama")
+        file = Path(name).expanduser() / "config.json"
+        if file.is_file():
+            return not json.loads(file.read_text()).get("is_encoder_decoder", False)
+        from models import architectures
+
+        return not architectures.is_encoder_decoder(self.model)
 
 
 def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -> Generator[Measurement, None, None]:

@@ -90,7 +90,7 @@ def rows(*lengths: int) -> list[np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_no_logits(family: str, attention: str) -> None:
     model = model_of(family, attention=attention)
-    collate = Collator(pad=49, is_encoder_decoder=model.config.is_encoder_decoder)
+    collate = Collator(pad=49, start=49 if model.config.is_encoder_decoder else None)
     sources, targets = rows(4, 9, 2), rows(7, 3, 5)
     together = collate(sources, targets)
     batched = sequence_to_sequence.logits_of(model, together)
@@ -104,7 +104,7 @@ def test_padding_changes_no_logits(family: str, attention: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_is_that_of_transformers(family: str) -> None:
     model = model_of(family)
-    collate = Collator(pad=49, is_encoder_decoder=model.config.is_encoder_decoder)
+    collate = Collator(pad=49, start=49 if model.config.is_encoder_decoder else None)
     inputs = collate(rows(4, 9, 2), rows(7, 3, 5))
     mine = sequence_to_sequence.summed_loss(model, inputs) / int((inputs["labels"] != IGNORED).sum())
     if "before" in inputs:
@@ -214,7 +214,7 @@ def test_a_merged_adapter_gives_the_logits_of_the_unmerged(family: str) -> None:
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
-    collate = Collator(pad=49, is_encoder_decoder=adapters.plain(adapted).config.is_encoder_decoder)
+    collate = Collator(pad=49, start=49 if adapters.plain(adapted).config.is_encoder_decoder else None)
     inputs = collate(rows(4, 9), rows(7, 3))
     unmerged = sequence_to_sequence.logits_of(adapted, inputs)
     merged = sequence_to_sequence.logits_of(adapters.merged(copy.deepcopy(adapted)), inputs)
@@ -308,3 +308,46 @@ def test_measurements_are_finite_and_named(config: Make, tmp_path: Path) -> None
     (only,) = run(config(epochs=0.2, rouge=True), tmp_path / "run")
     assert set(only.metrics) >= set(translation.METRICS)
     assert all(math.isfinite(value) for value in only.metrics.values())
+
+
+def test_a_pretrained_decoder_has_half_its_context_for_each_side(config: Make, tmp_path: Path) -> None:
+    first = config(model={"family": "gpt2", "context": 12})
+    run(first, tmp_path / "base")
+    translation.save(first, directory=tmp_path / "base", destination=tmp_path / "model")
+    settings = Config(
+        data=first.data,
+        tokenizer=Tokenizer(kind="pretrained"),
+        model=SequenceToSequence(pretrained=str(tmp_path / "model"), context=12),
+        epochs=0.1,
+    )
+    assert settings.side == first.side == 6
+    assert math.isfinite(run(settings, tmp_path / "run")[-1].metrics["validation/loss"])
+    translation.save(settings, directory=tmp_path / "run", destination=tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "task.json").read_text())["family"] == "gpt2"
+
+
+def test_a_saved_model_writes_as_long_as_it_was_scored(config: Make, tmp_path: Path) -> None:
+    settings = config(model={"context": 30}, generation=Generation(sample=2, final_sample=2), epochs=0.1)
+    run(settings, tmp_path / "run")
+    translation.save(settings, directory=tmp_path / "run", destination=tmp_path / "model")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
+    assert model.generation_config.max_new_tokens == 30
+    assert json.loads((tmp_path / "model" / "task.json").read_text())["generation"]["max_new_tokens"] == 30
+
+
+def test_a_pretrained_decoder_begins_with_its_own_token(config: Make, tmp_path: Path) -> None:
+    first = config()
+    run(first, tmp_path / "base")
+    translation.save(first, directory=tmp_path / "base", destination=tmp_path / "model")
+    for name in ("config.json", "generation_config.json"):
+        held = json.loads((tmp_path / "model" / name).read_text())
+        (tmp_path / "model" / name).write_text(json.dumps({**held, "decoder_start_token_id": 7}))
+    settings = Config(
+        data=first.data,
+        tokenizer=Tokenizer(kind="pretrained"),
+        model=SequenceToSequence(pretrained=str(tmp_path / "model"), context=32),
+    )
+    prepared = translation._prepared(settings)
+    task = sequence_to_sequence.task(settings, prepared, seed=0)
+    assert set(task.draw(0, 4).inputs["before"][:, 0].tolist()) == {7}
+    assert task.build().generation_config.decoder_start_token_id == 7  # type: ignore[union-attr]
