@@ -1,7 +1,7 @@
 """What lies on disk is loaded without asking the network."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -11,7 +11,7 @@ from models import pretrained
 class Auto:
     """Loads like a class of transformers, and notes what it was asked."""
 
-    asked: list[tuple[Any, dict[str, Any]]] = []
+    asked: ClassVar[list[tuple[Any, dict[str, Any]]]] = []
 
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> str:
