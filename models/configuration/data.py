@@ -54,6 +54,17 @@ class Data:
                 f"data: validation + test must leave something to train on, got {self.validation} + "
                 f"{self.test}. Lower one of them."
             )
+        if not self.source.startswith("hub:"):
+            for name in ("configuration", "revision", "streaming"):
+                if value := getattr(self, name):
+                    raise SettingError(
+                        f"data.{name}: only for a data set of the hub, got {value!r} with data.source {self.source!r}. "
+                        "Leave it out, or write the source as hub:owner/name."
+                    )
+        if self.format != "auto" and (self.source == "sample" or self.source.startswith(("hub:", "sample:"))):
+            raise SettingError(
+                f"data.format: only for files, got {self.format!r} with data.source {self.source!r}. Leave it out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +174,11 @@ class Preprocess:
             raise SettingError(
                 f"preprocess.order: must name each step once ({', '.join(STEPS)}), got {', '.join(self.order)}. "
                 "Which steps are taken is said by their own settings."
+            )
+        if self.stop_words is not None and not self.stop_words.strip(" ,"):
+            raise SettingError(
+                f"preprocess.stop_words: must name languages, got {self.stop_words!r}. Give codes such as en or "
+                "de,fr, or leave it out."
             )
         if self.max_words is not None and self.max_words < self.min_words:
             raise SettingError(

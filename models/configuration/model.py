@@ -1,5 +1,6 @@
 """Architectures: the shape of a model from scratch, or the pretrained one to go on from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
@@ -7,6 +8,14 @@ from annotated_types import Ge
 
 from models.configuration.ranges import Above0, Positive, Probability
 from models.errors import SettingError
+
+LACKING: Mapping[str, tuple[str, ...]] = {
+    "llama": ("hidden", "embedding"),
+    "bert": ("embedding",),
+    "marian": ("embedding",),
+    "t5": ("embedding", "attention"),
+}
+"""Kinds of dropout that a family does not have of its own: setting one would change nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,10 +35,10 @@ class Network:
     attention_dropout: Probability | None = None
     """Of attention weights. None: `dropout`."""
     hidden_dropout: Probability | None = None
-    """After attention and feed-forward blocks. None: `dropout`. llama has none there."""
+    """After attention and feed-forward blocks. None: `dropout`. llama has none there, and refuses it."""
     embedding_dropout: Probability | None = None
     """Of embeddings. None: `dropout`. Where a family has one for embeddings and blocks together (bert,
-    marian, t5), that is `hidden_dropout`."""
+    marian, t5), that is `hidden_dropout`, and this is refused."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """sdpa: torch's fused attention. eager: written out, slower, for debugging."""
     pretrained: str | None = None
@@ -39,13 +48,15 @@ class Network:
     def __post_init__(self) -> None:
         if self.pretrained is not None:
             self._check_pretrained()
-        elif self.width % self.heads:
+            return
+        self._check_dropout()
+        if self.width % self.heads:
             raise SettingError(
                 f"model.width: must be divisible by model.heads, got {self.width} and {self.heads}. "
                 f"Use width {self.width - self.width % self.heads or self.heads} or "
                 f"{self.width + self.heads - self.width % self.heads}."
             )
-        elif getattr(self, "family", "") in ("llama", "modernbert") and self.width // self.heads % 2:
+        if getattr(self, "family", "") in ("llama", "modernbert") and self.width // self.heads % 2:
             raise SettingError(
                 f"model.width: rotary positions need an even width a head, got {self.width} / {self.heads} = "
                 f"{self.width // self.heads}. Use {self.width // self.heads + 1} x {self.heads} = "
@@ -60,6 +71,16 @@ class Network:
                 f"model.{given[0]}: the shape comes from model.pretrained ({self.pretrained!r}). "
                 f"Leave out {', '.join('model.' + name for name in given)}."
             )
+
+    def _check_dropout(self) -> None:
+        family = getattr(self, "family", "")
+        for kind in LACKING.get(family, ()):
+            value = getattr(self, f"{kind}_dropout")
+            if value is not None:
+                raise SettingError(
+                    f"model.{kind}_dropout: {family} has no dropout of that kind, got {value}. "
+                    "Leave it out, or search it only where the family has it (when: {model.family: ...})."
+                )
 
     def drop(self, kind: Literal["attention", "hidden", "embedding"]) -> float:
         """The probability of one kind of dropout."""
@@ -112,6 +133,14 @@ class SequenceToSequence(Network):
     """Transformer blocks of the decoder. None: as many as `layers`."""
     tie_embeddings: bool = True
     """One matrix for the output layer and the embeddings, which source and target always share."""
+
+    def __post_init__(self) -> None:
+        Network.__post_init__(self)
+        if self.decoder_layers is not None and self.family in ("gpt2", "llama"):
+            raise SettingError(
+                f"model.decoder_layers: {self.family} is a decoder alone, with model.layers blocks, got "
+                f"{self.decoder_layers}. Leave it out."
+            )
 
 
 def check_kv_heads(kv_heads: int | None, heads: int, family: str) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.configuration import Causal, TextData, TextTraining, Tokenizer, Training
+from models.configuration import (
+    Causal,
+    Classifier,
+    Preprocess,
+    SequenceToSequence,
+    TextData,
+    TextTraining,
+    Tokenizer,
+    Training,
+)
 from models.errors import SettingError
 from models.language_modelling import Config
 
@@ -57,6 +66,17 @@ def test_a_value_out_of_range_is_found_where_it_stands(settings: dict[str, Any],
     ("make", "message"),
     [
         (lambda: TextTraining(tokens=10, epochs=1.0), "tokens, epochs: give one of them, got tokens 10"),
+        (lambda: Causal(family="llama", hidden_dropout=0.1), "model.hidden_dropout: llama has no dropout of that kind"),
+        (lambda: Causal(family="llama", embedding_dropout=0.1), "model.embedding_dropout: llama has no dropout"),
+        (lambda: Classifier(family="bert", embedding_dropout=0.1), "model.embedding_dropout: bert has no dropout"),
+        (lambda: SequenceToSequence(embedding_dropout=0.1), "model.embedding_dropout: marian has no dropout"),
+        (lambda: SequenceToSequence(family="t5", attention_dropout=0.1), "model.attention_dropout: t5 has no dropout"),
+        (lambda: SequenceToSequence(family="gpt2", decoder_layers=3), "model.decoder_layers: gpt2 is a decoder alone"),
+        (lambda: TextData(source="a.txt", streaming=True), "data.streaming: only for a data set of the hub, got True"),
+        (lambda: TextData(source="a.txt", revision="v1"), "data.revision: only for a data set of the hub, got 'v1'"),
+        (lambda: TextData(configuration="x"), "data.configuration: only for a data set of the hub, got 'x'"),
+        (lambda: TextData(source="hub:a/b", format="csv"), "data.format: only for files, got 'csv'"),
+        (lambda: Preprocess(stop_words=""), "preprocess.stop_words: must name languages, got ''"),
         (lambda: Training(schedule="wsd", warmup=0.6, decay=0.5), "warmup, decay: together at most 1"),
         (
             lambda: Causal(width=130, heads=4),
