@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -274,7 +275,7 @@ def model_card(
     metric = record.metric["name"]
     rows = [(name, promotion.test[name], promotion.baseline_test.get(name)) for name in sorted(promotion.test)]
     rows.append((metric, winner.value or float("nan"), history.trials[BASELINE].value))
-    changes = "".join(f" --set {name}={value}" for name, value in promotion.changes.items())
+    changes = _sets(f"{name}={_written(value)}" for name, value in promotion.changes.items())
     settings = [(name, value, promotion.baseline_settings.get(name)) for name, value in promotion.settings.items()]
     return "\n".join([
         f"# {model_name}", "",
@@ -283,16 +284,32 @@ def model_card(
         *(["## Use", "", *use, ""] if use else []),
         "## Results", "", "| metric | this model | baseline |", "|---|---|---|",
         *(f"| {name} | {_cell(value)} | {_cell(other)} |" for name, value, other in rows), "",
-        f"One run with seed {winner.seed} each: a difference this small study cannot tell from chance is possible.", "",
+        _uncertainty(promotion, winner.seed), "",
         "## Data", "", *(f"- {name}: {_cell(value)}" for name, value in promotion.facts.items()), "",
         "## Configuration", "", "| setting | this model | baseline |", "|---|---|---|",
         *(f"| {name} | {_cell(value)} | {_cell(other)} |" for name, value, other in settings), "",
         "Settings that are not listed have the objective's defaults.", "",
         "## How it was made", "", "```",
-        f"hpo run {Path(record.origin).name} --name {record.name}" + "".join(f" --set {a}" for a in record.assignments),
+        f"hpo run {Path(record.origin).name} --name {record.name}{_sets(record.assignments)}",
         f"hpo promote {record.name} --trial {promotion.trial}{changes}", "```", "",
         "## Versions", "", *(f"- {package} {version}" for package, version in record.versions.items()), "",
     ])  # fmt: skip
+
+
+def _uncertainty(promotion: Promotion, seed: int) -> str:
+    if promotion.settings == promotion.baseline_settings:
+        return "The promoted configuration is the baseline's own: both columns are the same model."
+    return f"One run with seed {seed} each: how much of the difference is chance, one run cannot say."
+
+
+def _sets(assignments: Iterable[str]) -> str:
+    """The options of a command that can be pasted into a shell."""
+    return "".join(f" --set {shlex.quote(assignment)}" for assignment in assignments)
+
+
+def _written(value: object) -> str:
+    """A value as `--set` reads it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _cell(value: object) -> str:

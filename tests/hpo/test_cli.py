@@ -303,7 +303,15 @@ class TestPromotion:
         assert (workplace / "studies/sweep/promotions/0001/model/weights.json").exists()
         card = (workplace / "studies/sweep/promotions/0001/model/README.md").read_text()
         assert "hpo promote sweep --trial" in card
+        assert "how much of the difference is chance" in card
         assert "promotion 1: trial" in hpo("show", "sweep")
+
+    def test_the_commands_on_the_card_can_be_pasted_and_a_promoted_baseline_is_called_so(self, workplace: Path) -> None:
+        hpo("run", "sweep.yaml", "--trials", "2", "--set", "search.pruner={name: none}")
+        hpo("promote", "sweep", "--trial", "0")
+        card = (workplace / "studies/sweep/promotions/0001/model/README.md").read_text()
+        assert "--set 'search.pruner={name: none}'" in card
+        assert "both columns are the same model" in card
 
     def test_an_interrupted_promotion_goes_on_where_it_was(self, gated: Path, workplace: Path) -> None:
         gated.touch()
