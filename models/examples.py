@@ -179,7 +179,8 @@ def _digest(kind: Kind[Any], wanted: Request) -> str:
         {
             "format": [FORMAT, kind.name, kind.version, asdict(kind.shape)],
             "data": {**asdict(wanted.data), "source": contents},
-            "preprocess": asdict(wanted.preprocess),
+            # 2: how what is cleaned is held apart.
+            "preprocess": [asdict(wanted.preprocess), 2] if wanted.preprocess.cleans else asdict(wanted.preprocess),
             "tokenizer": cache.of_tokenizer(wanted.tokenizer, wanted.pretrained),
         }
     )
@@ -188,7 +189,10 @@ def _digest(kind: Kind[Any], wanted: Request) -> str:
 def _other_source(data: Data, source: str) -> Data:
     import dataclasses
 
-    return data if source == data.source else dataclasses.replace(data, source=source)
+    if source == data.source:
+        return data
+    # It is trained on alone: it need not have the splits that validate and test.
+    return dataclasses.replace(data, source=source, validation_split=None, test_split=None)
 
 
 def _build(folder: Path, kind: Kind[Any], wanted: Request) -> Facts:
@@ -234,6 +238,9 @@ def _read(kind: Kind[Any], wanted: Request) -> tuple[dict[str, list[Any]], Facts
     for split in splits:
         if wanted.preprocess.cleans:
             splits[split] = [kind.clean(example, clean) for example in splits[split]]
+    if wanted.preprocess.cleans:  # what only markup or a stop word told apart; validation and test stay as they are
+        _hold_apart(kind, splits, counts, given_way=("train", MIX))
+    for split in splits:
         if split in ("train", MIX):
             splits[split] = _filtered(kind, splits[split], wanted.preprocess, counts, split)
     splits["train"] = splits["train"][: data.limit]
@@ -283,14 +290,20 @@ def _cut(kind: Kind[Any], examples: list[Any], by: str, shares: Mapping[str, flo
     return parts
 
 
-def _hold_apart(kind: Kind[Any], splits: dict[str, list[Any]], counts: Counter[str]) -> None:
+def _hold_apart(
+    kind: Kind[Any],
+    splits: dict[str, list[Any]],
+    counts: Counter[str],
+    given_way: Sequence[str] = ("test", "validation", "train", MIX),
+) -> None:
     """Take out of each split what a split it must not know holds: train knows neither of the others, validation
-    not the test. A published test set stays as it is."""
+    not the test. A published test set stays as it is. given_way: the splits that something may be taken out of."""
     held: set[str] = set()
     for split in ("test", "validation", "train", MIX):
         if split in splits:
             keys = [kind.key(example) for example in splits[split]]
-            kept = [example for example, key in zip(splits[split], keys, strict=True) if key not in held]
+            out = held if split in given_way else set()
+            kept = [example for example, key in zip(splits[split], keys, strict=True) if key not in out]
             counts[f"{split}_leaked"] += len(keys) - len(kept)
             splits[split] = kept
             if split in ("test", "validation"):

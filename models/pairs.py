@@ -71,8 +71,8 @@ class Pairs:
         return f"{key(example.source)}\0{key(example.target)}"
 
     def text(self, example: Pair) -> str:
-        """The shorter side, so that a pair with one side too short is left out; both must be short enough."""
-        return example.source
+        """The source; nothing where cleaning has left nothing of the target, so that the pair is left out."""
+        return example.source if example.target.strip() else ""
 
     def clean(self, example: Pair, clean: Callable[[str], str]) -> Pair:
         """Both sides cleaned, the reference as it was."""

@@ -11,7 +11,7 @@ import pytest
 from models.configuration import Preprocess, TextData
 from models.corpora import SPLITS, Corpus, Split, read
 from models.errors import DataError
-from models.sources import locate, sample
+from models.sources import locate, sample, streams
 
 
 def corpus(**settings: Any) -> Corpus:
@@ -189,3 +189,10 @@ def test_a_hub_data_set_is_used_with_its_own_splits(monkeypatch: pytest.MonkeyPa
     found = corpus(source="hub:Salesforce/wikitext", configuration="wikitext-2-raw-v1", revision="v1")
     assert [list(found.texts[split]()) for split in SPLITS] == [["a", "b"], ["c"], ["d"]]
     assert asked == [(("Salesforce/wikitext", "wikitext-2-raw-v1"), {"revision": "v1", "streaming": False})]
+
+
+def test_words_that_pandas_takes_for_empty_cells_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "texts.csv"
+    path.write_text("text\nnull\nNA\nNone\nhello\n")
+    data = TextData(source=str(path))
+    assert list(streams(data, locate(data))["train"]()) == ["null", "NA", "None", "hello"]

@@ -351,3 +351,41 @@ def test_a_pretrained_decoder_begins_with_its_own_token(config: Make, tmp_path: 
     task = sequence_to_sequence.task(settings, prepared, seed=0)
     assert set(task.draw(0, 4).inputs["before"][:, 0].tolist()) == {7}
     assert task.build().generation_config.decoder_start_token_id == 7  # type: ignore[union-attr]
+
+
+def test_mixed_in_data_need_not_have_the_named_splits(config: Make, tmp_path: Path) -> None:
+    rows = [json.dumps({"source": f"{NUMBERS[n]} {n}", "target": ZAHLEN[n]}) + "\n" for n in range(10)]
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named" / "train.jsonl").write_text("".join(rows[:5]))
+    (tmp_path / "named" / "held.jsonl").write_text("".join(rows[5:8]))
+    (tmp_path / "more.jsonl").write_text("".join(rows[8:]))
+    settings = config(
+        data={"source": str(tmp_path / "named"), "validation_split": "held", "test": 0.0},
+        augment=Augment(mix=0.5, mix_source=str(tmp_path / "more.jsonl")),
+    )
+    assert translation.prepare(settings)["mix_examples"] == 2
+
+
+def test_what_cleaning_makes_equal_is_left_out_of_training_alone(config: Make, tmp_path: Path) -> None:
+    texts = [text for n in range(60) for text in (f"<b>word{n}</b> is", f"word{n} is")]
+    path = tmp_path / "marked.jsonl"
+    path.write_text("".join(json.dumps({"source": text, "target": "x"}) + "\n" for text in texts))
+    data = {"source": str(path), "validation": 0.3, "test": 0.3}
+    plain, cleaned = config(data=data), config(data=data, preprocess=Preprocess(html=True))
+    prepared = translation._prepared(cleaned)
+    found = {}
+    for split in ("train", "validation", "test"):
+        column = prepared.column(split, "text")
+        found[split] = {column.text(row) for row in range(len(column))}
+    assert not found["train"] & (found["validation"] | found["test"])
+    assert prepared.count("train", "leaked") > 0
+    for split in ("validation", "test"):
+        assert prepared.count(split, "examples") == translation.prepare(plain)[f"{split}_examples"]
+
+
+def test_a_target_that_cleaning_empties_is_not_trained_on(config: Make, tmp_path: Path) -> None:
+    rows = [{"source": f"{NUMBERS[n % 10]} {n}", "target": "!!!" if n % 2 else "gut"} for n in range(60)]
+    path = tmp_path / "empty.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = config(data={"source": str(path)}, preprocess=Preprocess(punctuation=True))
+    assert translation._prepared(settings).column("train", "target").lengths.min() > 1
