@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models import linear, samples, scores
+from models import linear, pretrained, samples, scores
 from models.cache import Facts
 from models.configuration import Classifier, LabelledData
 from models.errors import DataError, nearest
@@ -177,15 +177,15 @@ def is_decoder(settings: Classifier) -> bool:
     if settings.pretrained is None:
         return settings.family in ("gpt2", "llama")
     file = Path(settings.pretrained).expanduser() / "config.json"
-    if file.is_file():
-        return "bert" not in str(json.loads(file.read_text()).get("model_type"))
-    from transformers import AutoConfig
-
     try:
-        return "bert" not in AutoConfig.from_pretrained(settings.pretrained).model_type
-    except (OSError, ValueError) as error:
+        if file.is_file():  # the usual case, without the weight of transformers
+            return "bert" not in str(json.loads(file.read_text())["model_type"])
+        from transformers import AutoConfig
+
+        return "bert" not in str(pretrained.load(AutoConfig, settings.pretrained).model_type)
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"model.pretrained: cannot load {settings.pretrained!r}: {str(error).splitlines()[0].rstrip('.')}. "
+            f"model.pretrained: cannot load {settings.pretrained!r}: {pretrained.brief(error)} "
             "Give a folder with a config.json and safetensors, or a hub name."
         ) from error
 

@@ -347,6 +347,7 @@ def test_a_saved_language_model_becomes_a_classifier(config: Make, tmp_path: Pat
         tokenizer=Tokenizer(kind="pretrained"),
     )
     prepared = classification._prepared(go_on)
+    assert prepared.column("train", "tokens")[0][-1] == prepared.end  # a decoder reads it last
     transformers_logging.set_verbosity_error()
     found = list(train(go_on, seed=0, rungs=[200], directory=tmp_path / "second"))
     assert found[-1].metrics["validation/loss"] < found[0].metrics["validation/loss"]
@@ -367,6 +368,14 @@ def test_a_saved_language_model_becomes_a_classifier(config: Make, tmp_path: Pat
 def test_settings_that_contradict_each_other_are_told(config: Make, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         config(**changes)
+
+
+def test_a_pretrained_folder_that_is_not_there_is_told(config: Make) -> None:
+    settings = replace(
+        config(), model=Classifier(pretrained="./nowhere", context=12), tokenizer=Tokenizer(kind="pretrained")
+    )
+    with pytest.raises(DataError, match=r"model\.pretrained: cannot load './nowhere': there is no such folder"):
+        classification.prepare(settings)
 
 
 def test_preloading_starts_no_thread_and_no_gpu() -> None:
