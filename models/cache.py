@@ -15,6 +15,18 @@ from typing import Any
 
 from models.configuration import Tokenizer
 
+TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+)
+"""What a tokenizer is made of in a Hugging Face folder."""
+
 Facts = dict[str, str | int | float]
 
 
@@ -30,13 +42,14 @@ def digest(made_from: Mapping[str, Any]) -> str:
 
 def of_tokenizer(tokenizer: Tokenizer, pretrained: str | None) -> list[Any]:
     """What tells a tokenizer from another, as JSON."""
-    local = Path(pretrained).expanduser() / "tokenizer.json" if pretrained else None
     trained = tokenizer.kind in ("bpe", "words")
-    return [
-        tokenizer.kind,
-        tokenizer.vocabulary if trained else None,
-        content_hash(local) if local and local.is_file() else pretrained,
-    ]
+    own: Any = pretrained
+    if pretrained and (folder := Path(pretrained).expanduser()).is_dir():
+        # Its special tokens and its chat template stand in files of their own, and so may its vocabulary.
+        files = sorted(file for pattern in TOKENIZER_FILES for file in folder.glob(pattern))
+        own = [[file.name, content_hash(file)] for file in files]
+    # The number: how a pretrained tokenizer is used, raised when that changes.
+    return [tokenizer.kind, tokenizer.vocabulary if trained else None, own, *([2] if pretrained else [])]
 
 
 def folder(name: str, build: Callable[[Path], Facts]) -> tuple[Path, Facts]:

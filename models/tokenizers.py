@@ -146,13 +146,36 @@ def build(settings: Tokenizer, texts: Texts, *, pretrained: str | None, shape: S
     encoder = _made(settings, texts, pretrained, shape)
     if shape.context is not None:
         encoder.backend.enable_truncation(shape.context)
-    if shape.template != "$A" and (encoder.pretrained is None or encoder.backend.post_processor is None):
-        encoder.backend.post_processor = processors.TemplateProcessing(
-            single=shape.template.replace("E", END), special_tokens=[(END, encoder.end)]
-        )
+    if shape.template != "$A" and not _has_own(encoder, shape):
+        encoder.backend.post_processor = _placing(encoder, shape)
         if encoder.pretrained is not None:  # so that the saved tokenizer does the same
             encoder.pretrained.backend_tokenizer.post_processor = encoder.backend.post_processor
     return replace(encoder, shape=shape)
+
+
+def _has_own(encoder: Encoder, shape: Shape) -> bool:
+    """Whether a tokenizer puts special tokens itself: the end-of-text token after the text (mBART's language may follow
+    it) where the shape wants one there, else any.
+
+    GPT-2's has a post-processor that puts none, Llama's puts one at the beginning alone.
+    """
+    if shape.template.endswith("E"):
+        return encoder.end in encoder.backend.encode("a").ids[1:]
+    return bool(encoder.backend.encode("").ids)
+
+
+def _placing(encoder: Encoder, shape: Shape) -> Any:
+    """What puts the end-of-text token where the shape wants it, beside the special tokens a tokenizer puts itself.
+
+    One template for all: of two in a row, the second takes what the first put for a text of its own.
+    """
+    bare = encoder.backend.encode("a", add_special_tokens=False).ids
+    whole = encoder.backend.encode("a").ids
+    first = next((place for place in range(len(whole)) if whole[place : place + len(bare)] == bare), 0)
+    named = {f"own{place}": token for place, token in enumerate(whole) if not first <= place < first + len(bare)}
+    around = list(named)
+    single = " ".join([*around[:first], shape.template.replace("E", END), *around[first:]])
+    return processors.TemplateProcessing(single=single, special_tokens=[*named.items(), (END, encoder.end)])
 
 
 def load(folder: Path, shape: Shape = PLAIN) -> Encoder:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tokenizers import processors
 from transformers import AutoTokenizer
 
-from models import tokenizers
+from models import cache, tokenizers
 from models.configuration import Tokenizer
 from models.errors import DataError
 
@@ -90,3 +91,28 @@ def test_a_missing_pretrained_folder_is_named(tmp_path: Path) -> None:
     missing = str(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"tokenizer\.path: cannot load .*nowhere.*: there is no such folder"):
         tokenizers.build(Tokenizer(kind="pretrained", path=missing), lambda: iter([]), pretrained=missing)
+
+
+@pytest.mark.parametrize("own", ["byte level", "a token at the beginning"])
+def test_a_pretrained_tokenizer_without_an_end_gets_one_where_the_task_needs_it(own: str, tmp_path: Path) -> None:
+    made = build("bpe")
+    first = processors.TemplateProcessing(single="B $A", special_tokens=[("B", 7)])
+    made.backend.post_processor = processors.ByteLevel(trim_offsets=False) if own == "byte level" else first
+    made.save(tmp_path / "own")
+    shape = tokenizers.Shape(template="$A E", context=6)
+    encoder = tokenizers.build(
+        Tokenizer(kind="pretrained"), lambda: iter([]), pretrained=str(tmp_path / "own"), shape=shape
+    )
+    wanted = ([] if own == "byte level" else [7]) + made.encode(["Hello, this is long"])[0].tolist()
+    wanted = [*wanted[:5], made.end]
+    assert encoder.inputs(["Hello, this is long"])[0].tolist() == wanted
+    loaded = load(encoder, tmp_path / "saved")
+    assert loaded("Hello, this is long", truncation=True)["input_ids"] == wanted
+    assert tokenizers.load(tmp_path / "saved", shape).inputs(["Hello, this is long"])[0].tolist() == wanted
+
+
+def test_another_chat_template_is_another_tokenizer_to_the_cache(tmp_path: Path) -> None:
+    build("bpe").save(tmp_path)
+    before = cache.of_tokenizer(Tokenizer(kind="pretrained"), str(tmp_path))
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert cache.of_tokenizer(Tokenizer(kind="pretrained"), str(tmp_path)) != before
