@@ -273,8 +273,6 @@ def model_card(
     history = History.read(folder.journal)
     winner = history.trials[max(history.trials)]
     metric = record.metric["name"]
-    rows = [(name, promotion.test[name], promotion.baseline_test.get(name)) for name in sorted(promotion.test)]
-    rows.append((metric, winner.value or float("nan"), history.trials[BASELINE].value))
     changes = _sets(f"{name}={_written(value)}" for name, value in promotion.changes.items())
     settings = [(name, value, promotion.baseline_settings.get(name)) for name, value in promotion.settings.items()]
     return "\n".join([
@@ -283,7 +281,7 @@ def model_card(
         "the study has seen, beside the study's baseline configuration trained in the same way.", "",
         *(["## Use", "", *use, ""] if use else []),
         "## Results", "", "| metric | this model | baseline |", "|---|---|---|",
-        *(f"| {name} | {_cell(value)} | {_cell(other)} |" for name, value, other in rows), "",
+        *results(promotion, metric, winner.value, history.trials[BASELINE].value), "",
         _uncertainty(promotion, winner.seed), "",
         "## Data", "", *(f"- {name}: {_cell(value)}" for name, value in promotion.facts.items()), "",
         "## Configuration", "", "| setting | this model | baseline |", "|---|---|---|",
@@ -294,6 +292,15 @@ def model_card(
         f"hpo promote {record.name} --trial {promotion.trial}{changes}", "```", "",
         "## Versions", "", *(f"- {package} {version}" for package, version in record.versions.items()), "",
     ])  # fmt: skip
+
+
+def results(promotion: Promotion, metric: str, value: float | None, baseline: float | None) -> list[str]:
+    """The rows of the card's first table: what the test measured, then the study's own metric at the end."""
+    rows: list[tuple[str, float | None, float | None]] = [
+        (name, promotion.test[name], promotion.baseline_test.get(name)) for name in sorted(promotion.test)
+    ]
+    rows.append((metric, value, baseline))
+    return [f"| {name} | {_cell(one)} | {_cell(other)} |" for name, one, other in rows]
 
 
 def _uncertainty(promotion: Promotion, seed: int) -> str:
@@ -313,4 +320,6 @@ def _written(value: object) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

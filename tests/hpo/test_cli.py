@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from hpo.promote import Promotion, results
+
 HPO = str(Path(sys.executable).with_name("hpo"))
 Write = Callable[..., Path]
 
@@ -291,6 +293,14 @@ def test_show_of_a_trial_has_its_settings_and_its_curve(workplace: Path) -> None
 
 
 class TestPromotion:
+    def test_a_score_of_zero_stands_on_the_card_and_what_is_not_there_is_a_dash(self) -> None:
+        tested = {"test/bleu": 0.0}
+        promotion = Promotion(1, "s", "id", 0, 0.0, {}, {}, {}, test=tested, baseline_test={})
+        assert results(promotion, "validation/bleu", 0.0, None) == [
+            "| test/bleu | 0 | - |",
+            "| validation/bleu | 0 | - |",
+        ]
+
     def test_the_winner_is_trained_in_full_beside_the_baseline_and_tested(self, workplace: Path) -> None:
         hpo("run", "sweep.yaml", "--trials", "8")
         best = shown()["best"]
