@@ -3,9 +3,10 @@
 Light: reads facts, and varies a few texts. Knows nothing of what is done with the words.
 """
 
+from pathlib import Path
 from typing import Any
 
-from models import augment, preprocess
+from models import augment, preprocess, synonyms
 from models.configuration import Augment, Preprocess
 from models.corpora import SPLITS as CORPUS_SPLITS
 from models.examples import Prepared
@@ -19,19 +20,44 @@ LEFT_OUT = {
     "empty": "that are empty",
 }
 
+MUCH_CUT = 0.1
+"""Share of training examples cut to the context above which a person is cautioned."""
+
 
 def describe(prepared: Prepared, cleaning: Preprocess, varying: Augment) -> dict[str, Any]:
-    """Plain JSON: `splits` (a row each), `notes`, `examples` and `cautions` (sentences)."""
+    """Plain JSON: `splits` (a row each), `notes`, `examples` and `cautions` (sentences).
+
+    Raises DataError for a list of synonyms that cannot be read, whether or not this configuration uses it.
+    """
+    _check_files(varying)
     return {
         "splits": splits(prepared),
         "notes": notes(prepared),
         "examples": examples(prepared, varying),
-        "cautions": preprocess.cautions(cleaning, str(prepared.facts["task"])),
+        "cautions": [*preprocess.cautions(cleaning, str(prepared.facts["task"])), *_much_cut(prepared)],
     }
+
+
+def _check_files(varying: Augment) -> None:
+    """A search may use synonyms in some trials alone: their file is read before the first one."""
+    if varying.synonyms_file is not None:
+        synonyms.read(Path(varying.synonyms_file))
+
+
+def _much_cut(prepared: Prepared) -> list[str]:
+    """A caution where the context cuts more of the training split than a few long examples."""
+    share = prepared.count("train", "truncated") / max(1, prepared.count("train", "examples"))
+    if share <= MUCH_CUT:
+        return []
+    return [
+        f"model.context: {100 * share:.0f}% of the training examples are cut to {prepared.shape.context} tokens, and "
+        "what is cut off is never learned. Raise it, or leave out the long ones (preprocess.max_words)."
+    ]
 
 
 def of_text(prepared: Corpus, cleaning: Preprocess, varying: Augment) -> dict[str, Any]:
     """The same of a tokenised corpus."""
+    _check_files(varying)
     text = _beginning(prepared)
     shown = [text]
     if varying.varies_text:

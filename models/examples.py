@@ -21,7 +21,7 @@ from models.configuration import Augment, Data, Preprocess, Tokenizer
 from models.corpora import SPLITS, drawn, own_splits
 from models.errors import DataError
 from models.ragged import Array, Ragged
-from models.sources import Row, Rows, locate, rows
+from models.sources import HUB, Row, Rows, locate, rows
 from models.tokenizers import Encoder, Shape, build, load
 
 FORMAT = 1
@@ -192,7 +192,10 @@ def _other_source(data: Data, source: str) -> Data:
     if source == data.source:
         return data
     # It is trained on alone: it need not have the splits that validate and test.
-    return dataclasses.replace(data, source=source, validation_split=None, test_split=None)
+    other: dict[str, Any] = {"source": source, "validation_split": None, "test_split": None}
+    if not source.startswith(HUB):  # refused of files
+        other |= {"configuration": None, "revision": None, "streaming": False}
+    return dataclasses.replace(data, **other)
 
 
 def _build(folder: Path, kind: Kind[Any], wanted: Request) -> Facts:

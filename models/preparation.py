@@ -141,7 +141,8 @@ def _write(file: Path, corpus: Corpus, split: Split, encoder: Any, dtype: np.dty
     if tokens < 2:
         raise DataError(
             f"data: the {split} split ({corpus.origin[split]}) must hold text, got {texts} texts with "
-            f"{tokens} tokens. Give more text, another share, or another split"
+            f"{tokens} tokens. Give more text, another share or split, loosen the filters of preprocess, set "
+            "data.split_by to position for text without paragraphs"
             f"{', or data.test 0 for no test split' if split == 'test' else ''}."
         )
     counts: Facts = {"tokens": tokens, "bytes": utf8_bytes, "texts": texts, "unknown": unknown}

@@ -7,10 +7,12 @@ splits that the source itself has.
 """
 
 import glob
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +112,10 @@ def _parallel(data: PairData, source_suffix: str, target_suffix: str) -> Source:
             f"{' and '.join(suffixes)} in {data.source!r}. Add the other one."
         )
     if not sides[0]:
-        raise DataError(f"data.source: no pair of files with the suffixes {' and '.join(suffixes)} in {data.source!r}.")
+        raise DataError(
+            f"data.source: no pair of files with the suffixes {' and '.join(suffixes)} in {data.source!r}. "
+            "Name the folder, or leave data.source_suffix and data.target_suffix out for a table with columns."
+        )
     groups = _by_split([sides[0][stem] for stem in sorted(sides[0])], data)
     pairs = {
         name: tuple(path for file in files for path in (file, sides[1][file.stem])) for name, files in groups.items()
@@ -129,7 +134,7 @@ def _files(data: Data, *, suffixes: Sequence[str] | None) -> list[Path]:
         if not wanted:
             raise DataError(
                 f"data.source: no file with a suffix of {', '.join(suffixes or ())} in the folder {path}. "
-                "Name another folder, or set data.format."
+                f"Name another folder, or set data.format{_suffixes_hint(data)}."
             )
         return wanted
     if glob.has_magic(str(path)):
@@ -147,6 +152,10 @@ def _files(data: Data, *, suffixes: Sequence[str] | None) -> list[Path]:
         f"data.source: no file or folder {data.source!r} in {Path.cwd()}.{hint} A data set of the Hugging "
         f"Face hub is written hub:{data.source}; the built-in text is 'sample'."
     )
+
+
+def _suffixes_hint(data: Data) -> str:
+    return ", or data.source_suffix and data.target_suffix for parallel files" if isinstance(data, PairData) else ""
 
 
 def _by_split(files: Sequence[Path], data: Data) -> dict[str, tuple[Path, ...]]:
@@ -276,6 +285,7 @@ def _read(file: Path) -> str:
 def _table(kind: str, files: Sequence[Path], columns: Mapping[str, str]) -> Rows:
     import datasets
 
+    datasets.logging.set_verbosity(CRITICAL)  # what it cannot read is said once, by us
     wanted = " and ".join(map(repr, columns.values()))
     for file in files:
         if file.stat().st_size == 0:
@@ -293,6 +303,8 @@ def _table(kind: str, files: Sequence[Path], columns: Mapping[str, str]) -> Rows
             raise _first_bad_byte(files, error) from error
         # pyarrow and pandas raise ValueErrors of their own; datasets wraps some of them.
         except (ValueError, datasets.exceptions.DatasetsError) as error:
+            if kind == "jsonl" and (broken := _first_broken_line(files)):
+                raise broken from error
             raise DataError(
                 f"{where}: cannot be read as {kind}: {_brief(error)} Check it, or set data.format."
             ) from error
@@ -308,6 +320,23 @@ def _first_bad_byte(files: Sequence[Path], error: UnicodeDecodeError) -> DataErr
         except UnicodeDecodeError as found:
             return _encoding_error(file, found)
     return DataError(f"{files[0]}: cannot be decoded: {error}.")
+
+
+def _first_broken_line(files: Sequence[Path]) -> DataError | None:
+    """pyarrow counts rows from 0 and within its own block: look for the line within the file. None where every line is
+    JSON of its own, or the file is one JSON document."""
+    for file in files:
+        for number, line in enumerate(_read(file).split("\n"), start=1):
+            if line.strip():
+                try:
+                    json.loads(line)
+                except ValueError as error:
+                    if number == 1:  # a list over many lines, or no JSON at all: pyarrow says what it makes of it
+                        return None
+                    return DataError(
+                        f"{file}:{number}: must be JSON, a row a line, got {line[:60]!r} ({error}). Mend the line."
+                    )
+    return None
 
 
 def _hub(data: Data, columns: Mapping[str, str]) -> dict[str, Rows]:

@@ -143,10 +143,20 @@ def test_bad_encoding_names_the_byte_and_its_offset(tmp_path: Path, suffix: str)
         list(corpus(source=str(path)).texts["train"]())
 
 
-def test_broken_json_lines_name_the_file(tmp_path: Path) -> None:
+def test_broken_json_lines_name_the_file_and_the_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "broken.jsonl"
-    path.write_text('{"text": "a"}\n{"text": \n')
-    with pytest.raises(DataError, match=r"broken\.jsonl: cannot be read as jsonl"):
+    path.write_text('{"text": "a"}\n\n{"text": \n')
+    with pytest.raises(DataError, match=r"broken\.jsonl:3: must be JSON, a row a line, got '{\"text\": '"):
+        list(corpus(source=str(path)).texts["train"]())
+    assert capfd.readouterr().err + caplog.text == ""  # said once
+
+
+def test_what_is_no_json_lines_at_all_is_said_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "prose.jsonl"
+    path.write_text("Once upon a time\n")
+    with pytest.raises(DataError, match=r"prose\.jsonl: cannot be read as jsonl"):
         list(corpus(source=str(path)).texts["train"]())
 
 

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models import language_modelling, next_token, serving
-from models.configuration import EarlyStopping, Tokenizer
+from models.configuration import Augment, EarlyStopping, Tokenizer
 from models.errors import CheckpointError, DataError, SettingError
 from models.language_modelling import Config, Measurement, length, prepare, save, train
 
@@ -316,6 +316,15 @@ def test_text_is_cleaned_in_all_splits_and_filtered_in_training_alone(config: Ma
     cleaned = prepare(config(preprocess=Preprocess(lowercase=True, min_words=15)))
     assert cleaned["train_texts"] < plain["train_texts"]
     assert cleaned["validation_texts"] == plain["validation_texts"]
+
+
+def test_a_list_of_synonyms_is_read_when_the_data_is_described_though_the_baseline_uses_none(
+    config: Make, tmp_path: Path
+) -> None:
+    listed = tmp_path / "synonyms.txt"
+    listed.write_text("river, stream\nhouse\n")
+    with pytest.raises(DataError, match=r"augment\.synonyms_file: .*synonyms\.txt:2: must hold at least two"):
+        language_modelling.describe(config(augment=Augment(synonyms_file=str(listed))))
 
 
 def test_what_the_text_is_like_can_be_shown(config: Make) -> None:

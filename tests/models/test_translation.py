@@ -264,8 +264,9 @@ def test_sources_longer_than_the_context_are_cut_and_counted(config: Make) -> No
     settings = config(model={"context": 3}, generation=Generation(max_new_tokens=3))
     facts = translation.prepare(settings)
     assert facts["train_truncated"] == facts["train_examples"]
-    notes = translation.describe(settings)["notes"]
-    assert any("are longer than 3 tokens and are cut" in note for note in notes)
+    found = translation.describe(settings)
+    assert any("are longer than 3 tokens and are cut" in note for note in found["notes"])
+    assert found["cautions"][-1].startswith("model.context: 100% of the training examples are cut to 3 tokens")
 
 
 @pytest.mark.parametrize(
