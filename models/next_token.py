@@ -7,6 +7,8 @@ where the text came from.
 Shape suffixes: B sequences, T tokens of context, S = T + 1, V vocabulary, N = B x T.
 """
 
+import itertools
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,12 +75,23 @@ class _Varied:
         length = tokens_BS.shape[1]
         for row, tokens_S in enumerate(tokens_BS.numpy()):
             epoch, place = divmod(first + row, sequences.epoch_sequences)
-            text = self.encoder.backend.decode(tokens_S.tolist(), skip_special_tokens=True)
-            varied = self.change(text, augment.generator(self.seed, epoch, place))
-            ids = self.encoder.backend.encode(varied, add_special_tokens=False).ids[:length]
+            chance = augment.generator(self.seed, epoch, place)
+            ids = self._of(tokens_S.tolist(), chance)[:length]
             following = sequences.following(first + row)[: length - len(ids)]
             tokens_BS[row] = torch.tensor([*ids, *following], dtype=torch.int64)
         return tokens_BS
+
+    def _of(self, tokens: list[int], chance: random.Random) -> list[int]:
+        """The tokens varied, each document in them by itself: the end-of-text tokens between them stay."""
+        end = self.encoder.end
+        ids: list[int] = []
+        for is_end, document in itertools.groupby(tokens, key=lambda token: token == end):
+            if is_end:
+                ids += document
+            else:
+                text = self.encoder.backend.decode(list(document), skip_special_tokens=True)
+                ids += self.encoder.backend.encode(self.change(text, chance), add_special_tokens=False).ids
+        return ids
 
 
 def summed_loss(model: nn.Module, tokens_BS: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:

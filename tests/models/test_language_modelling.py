@@ -331,3 +331,19 @@ def test_what_the_text_is_like_can_be_shown(config: Make) -> None:
     found = language_modelling.describe(config())
     assert [row["split"] for row in found["splits"]] == ["train", "validation", "test"]
     assert "wizards" in found["examples"][0] or "tea" in found["examples"][0]
+
+
+def test_varied_documents_keep_their_ends(config: Make, tmp_path: Path) -> None:
+    from models.configuration import Augment
+
+    path = tmp_path / "documents.jsonl"
+    path.write_text("".join(f'{{"text": "one two three {n}"}}\n' for n in range(400)))
+    varied = config(data={"source": str(path)}, model={"context": 64}, augment=Augment(word_swaps=0.5))
+    prepared = language_modelling._prepared(varied)
+    plain = config(data={"source": str(path)}, model={"context": 64})
+    ends = []
+    for settings in (plain, varied):
+        tokens = next_token.task(settings, prepared, seed=1).draw(0, 20).inputs["tokens"]
+        ends.append(int((tokens == prepared.end_token).sum()))
+    assert ends[0] > 40
+    assert ends[0] == ends[1]  # swapping words changes no length
