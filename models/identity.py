@@ -5,18 +5,29 @@ Light to import. Knows nothing of tasks.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from models import cache
 from models.configuration import Training
 from models.errors import DataError
 
 
 def of(config: Training, *, seed: int, rungs: Sequence[int], digest: object) -> dict[str, Any]:
     """Everything that a run's outcome depends on, as JSON: its settings by dotted name, its seed, where it is
-    measured, and the digest of its data."""
+    measured, the digest of its data, and the content of the files it goes on from."""
     settings = _flat(asdict(config))
     del settings["checkpoint_seconds"]  # says how often to save, not what
+    for name in ("model.pretrained", "augment.synonyms_file"):
+        if settings.get(name):
+            settings[f"{name} content"] = _content(Path(settings[name]).expanduser())
     return {**settings, "seed": seed, "rungs": sorted(rungs), "digest": digest}
+
+
+def _content(path: Path) -> list[str]:
+    """Hashes of a file, or of the weights in a folder; empty for a hub name."""
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    return [cache.content_hash(file) for file in files]
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
