@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity
+from models import identity, pretrained
 from models.configuration import Augment, Causal, DialogueData, Generation, Preprocess, TextTraining, Tokenizer
 from models.errors import SettingError
 from models.metrics import Measurement
@@ -107,6 +107,7 @@ def prepare(config: Config) -> dict[str, str | int | float]:
     """
     from models import scores
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     signed = scores.signatures(rouge=True)
     return {**_prepared(config).facts, "bleu": signed["bleu"], "rouge": signed["rouge"]}
 
@@ -115,6 +116,7 @@ def describe(config: Config) -> dict[str, Any]:
     """What the data is like, for `hpo check`."""
     from models import descriptions
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return descriptions.describe(_prepared(config), config.preprocess, config.augment)
 
 

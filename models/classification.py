@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from models import identity
+from models import identity, pretrained
 from models.configuration import Augment, Classifier, LabelledData, Preprocess, Tokenizer, Training
 from models.errors import SettingError
 from models.metrics import Measurement
@@ -99,6 +99,7 @@ def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -
 def prepare(config: Config) -> dict[str, str | int | float]:
     """Prepare the texts, or find them prepared in the cache; their facts. Raises ModelsError for whatever of the
     data or the tokenizer cannot be read or used."""
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return dict(_prepared(config).facts)
 
 
@@ -106,6 +107,7 @@ def describe(config: Config) -> dict[str, Any]:
     """What the data is like, for `hpo check`: with the balance of the labels, and what the linear baseline reaches."""
     from models import descriptions, labelled_texts
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     prepared = _prepared(config)
     found = descriptions.describe(prepared, config.preprocess, config.augment)
     return {**found, "notes": [*found["notes"], *labelled_texts.notes(prepared, multi_label=config.data.multi_label)]}

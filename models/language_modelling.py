@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity
+from models import identity, pretrained
 from models.configuration import Augment, Causal, EarlyStopping, Lora, Preprocess, TextData, TextTraining, Tokenizer
 from models.errors import ModelsError, SettingError
 from models.metrics import Measurement
@@ -138,6 +138,7 @@ def prepare(config: Config) -> dict[str, str | int | float]:
 
     Raises ModelsError for whatever of the data or the tokenizer cannot be read or used.
     """
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return dict(_prepared(config).facts)
 
 
@@ -145,6 +146,7 @@ def describe(config: Config) -> dict[str, Any]:
     """What the text is like, for `hpo check`."""
     from models import descriptions
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return descriptions.of_text(_prepared(config), config.preprocess, config.augment)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Lt
 
-from models import identity
+from models import identity, pretrained
 from models.configuration import Augment, Causal, PreferenceData, Preprocess, Tokenizer, Training
 from models.configuration.ranges import Above0
 from models.errors import SettingError
@@ -94,6 +94,7 @@ def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -
 def prepare(config: Config) -> dict[str, str | int | float]:
     """Prepare the preferences, or find them prepared in the cache; their facts. Raises ModelsError for whatever of
     the data or the tokenizer cannot be read or used."""
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return dict(_prepared(config).facts)
 
 
@@ -101,6 +102,7 @@ def describe(config: Config) -> dict[str, Any]:
     """What the data is like, for `hpo check`."""
     from models import descriptions
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return descriptions.describe(_prepared(config), config.preprocess, Augment())
 
 

@@ -8,6 +8,9 @@ from files in the system's cache, where a copy of a model in memory took 0.27 s 
 from pathlib import Path
 from typing import Any
 
+from models.configuration import Network
+from models.errors import DataError, SettingError
+
 
 def load(auto: Any, name: str, **options: Any) -> Any:
     """What `auto` (a class such as AutoTokenizer) loads under a folder or hub name.
@@ -28,3 +31,30 @@ def load(auto: Any, name: str, **options: Any) -> Any:
 def brief(error: BaseException) -> str:
     """The first line of what transformers says, as a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
+
+
+def fits(settings: Network, *, freeze_layers: int = 0) -> None:
+    """Raises DataError for a `model.pretrained` that is not there, and SettingError for settings that do not suit it,
+    by its configuration alone: before anything is trained."""
+    if settings.pretrained is None:
+        return
+    from transformers import AutoConfig
+
+    name = settings.pretrained
+    try:
+        config: Any = load(AutoConfig, name)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"model.pretrained: cannot load {name!r}: {brief(error)} Give a Hugging Face folder or a hub name; of a "
+            "model of your own, promote its study first (hpo promote)."
+        ) from error
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and settings.context > positions:
+        raise SettingError(
+            f"model.context: at most the {positions} positions of {name!r}, got {settings.context}. Lower it."
+        )
+    layers = sum(
+        getattr(config, key, None) or 0 for key in ("num_hidden_layers", "decoder_layers", "num_decoder_layers")
+    )
+    if 0 < layers < freeze_layers:
+        raise SettingError(f"freeze_layers: at most the {layers} blocks of {name!r}, got {freeze_layers}. Lower it.")

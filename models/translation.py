@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity
+from models import identity, pretrained
 from models.configuration import Augment, Generation, PairData, Preprocess, SequenceToSequence, Tokenizer, Training
 from models.errors import SettingError
 from models.metrics import Measurement
@@ -126,6 +126,7 @@ def prepare(config: Config) -> dict[str, str | int | float]:
     data or the tokenizer cannot be read or used."""
     from models import scores
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     signed = {f"signature.{metric}": text for metric, text in scores.signatures(rouge=config.rouge).items()}
     return {**_prepared(config).facts, **signed}
 
@@ -134,6 +135,7 @@ def describe(config: Config) -> dict[str, Any]:
     """What the data is like, for `hpo check`."""
     from models import descriptions
 
+    pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     return descriptions.describe(_prepared(config), config.preprocess, config.augment)
 
 

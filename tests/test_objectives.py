@@ -34,7 +34,7 @@ def promoted(studies: Path, name: str, *changes: str, full: tuple[str, ...] = ()
     return studies / name / "promotions/0001"
 
 
-def tested(promotion: Path) -> dict[str, float]:
+def metrics_of(promotion: Path) -> dict[str, float]:
     found: dict[str, float] = json.loads((promotion / "promotion.json").read_text())["test"]
     return found
 
@@ -60,7 +60,7 @@ def test_a_classifier_goes_the_whole_way(tmp_path: Path) -> None:
     from models import samples
 
     promotion = promoted(tmp_path, "classification_quickstart", "epochs=1", full=("epochs=1",))
-    test = tested(promotion)
+    test = metrics_of(promotion)
     assert 0 < test["test/macro_f1"] < 1
     assert test["test/linear_macro_f1"] > 0.5
     hold_out(samples.docstrings(), "text", tmp_path / "test.jsonl")
@@ -79,7 +79,7 @@ def test_a_translator_goes_the_whole_way(tmp_path: Path) -> None:
     promotion = promoted(
         tmp_path, "translation_quickstart", "epochs=1", "generation.final_sample=50", full=("epochs=1",)
     )
-    test = tested(promotion)
+    test = metrics_of(promotion)
     hold_out(samples.dates(), "source", tmp_path / "test.jsonl")
     shown = predicted(tmp_path, "translation_quickstart", tmp_path / "test.jsonl")
     assert shown["chrf"] == f"{test['test/chrf']:.4g}"
@@ -101,7 +101,7 @@ def test_a_base_is_fine_tuned_for_dialogue_by_lora(tmp_path: Path) -> None:
         "generation.final_sample=5",
         full=("epochs=0.05",),
     )
-    test = tested(promotion)
+    test = metrics_of(promotion)
     assert test["test/perplexity"] < test["test/base_perplexity"]
     tokenizer: Any = AutoTokenizer.from_pretrained(promotion / "model")
     assert "lora" not in " ".join(AutoModelForCausalLM.from_pretrained(promotion / "model").state_dict())

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from transformers import GPT2Config
 
 from models import pretrained
+from models.configuration import Causal
+from models.errors import DataError, SettingError
 
 
 class Auto:
@@ -46,3 +49,28 @@ def test_a_path_that_is_not_there_is_never_looked_for_on_the_hub(name: str) -> N
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         pretrained.load(Auto, name)
     assert Auto.asked == []
+
+
+def folder(path: Path, **settings: Any) -> str:
+    GPT2Config(n_positions=32, n_layer=2, n_head=2, n_embd=16, **settings).save_pretrained(path)
+    return str(path)
+
+
+def test_a_pretrained_model_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"model\.pretrained: cannot load .*no such folder.*promote its study first"):
+        pretrained.fits(Causal(pretrained=str(tmp_path / "nowhere")))
+
+
+def test_a_context_beyond_its_positions_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"model\.context: at most the 32 positions .*, got 64"):
+        pretrained.fits(Causal(pretrained=folder(tmp_path), context=64))
+
+
+def test_more_frozen_blocks_than_it_has_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"freeze_layers: at most the 2 blocks .*, got 3"):
+        pretrained.fits(Causal(pretrained=folder(tmp_path), context=16), freeze_layers=3)
+
+
+def test_a_model_that_suits_is_accepted(tmp_path: Path) -> None:
+    pretrained.fits(Causal(pretrained=folder(tmp_path), context=32), freeze_layers=2)
+    pretrained.fits(Causal())
