@@ -1,11 +1,12 @@
 """Finding and reading raw text: the built-in sample, local files, data sets of the Hugging Face hub.
 
 `locate` says what a source is made of without reading it; `streams` gives the texts of a corpus, `rows` the
-rows of a table. Plain text and parallel files are read directly; JSON lines, CSV, parquet and the hub through
+rows of a table. Plain text, parallel files and CSV are read directly; JSON lines, parquet and the hub through
 `datasets`, as streams where the files are local. Knows nothing of shares, hashes or tokens: it offers the
 splits that the source itself has.
 """
 
+import csv
 import glob
 import json
 import re
@@ -32,6 +33,8 @@ FORMATS: Mapping[str, str] = {
     ".parquet": "parquet",
 }
 HUB = "hub:"
+HELD_OUT = {"validation", "valid", "val", "dev", "test"}
+"""Names of files that nobody wants to train on by mistake."""
 HELP_DESK = "sample:help desk"
 
 Stream = Callable[[], Iterator[str]]
@@ -164,7 +167,12 @@ def _by_split(files: Sequence[Path], data: Data) -> dict[str, tuple[Path, ...]]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         groups[re.sub(r"[-_.]\d+([-_.]of[-_.]\d+)?$", "", file.stem)].append(file)  # train-00000-of-00002
-    if (data.train_split or "train") not in groups and data.train_split is None:
+    if "train" not in groups and data.train_split is None:
+        if held := sorted(HELD_OUT & groups.keys()):
+            raise DataError(
+                f"data.train_split: {data.source!r} has files of a split {held[0]!r} but none named 'train'; it has "
+                f"{', '.join(map(repr, sorted(groups)))}. Name the one to train on, or rename the file."
+            )
         return {"train": tuple(files)}
     return {name: tuple(group) for name, group in groups.items()}
 
@@ -259,7 +267,7 @@ def _lines(files: Sequence[Path], columns: Mapping[str, str]) -> Rows:
 
 def _aligned(files: Sequence[Path], columns: Sequence[str]) -> Rows:
     """Two files, or several pairs of them, as a table of two columns: a row a line."""
-    sides = [[_read(file).removesuffix("\n").split("\n") for file in files[start::2]] for start in (0, 1)]
+    sides = [[_lines_of(file) for file in files[start::2]] for start in (0, 1)]
     for one, other, source, target in zip(*sides, files[::2], files[1::2], strict=True):
         if len(one) != len(other):
             raise DataError(
@@ -273,6 +281,11 @@ def _aligned(files: Sequence[Path], columns: Sequence[str]) -> Rows:
                 yield f"{source}:{number}", dict(zip(columns, texts, strict=True))
 
     return pairs
+
+
+def _lines_of(file: Path) -> list[str]:
+    """The lines of a file, with or without Windows' line ends; a form feed or the like ends none."""
+    return _read(file).replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
 def _read(file: Path) -> str:
@@ -293,12 +306,13 @@ def _table(kind: str, files: Sequence[Path], columns: Mapping[str, str]) -> Rows
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
 
     def read() -> Iterator[Row]:
+        if kind == "csv":
+            yield from _csv(files)
+            return
         builder = {"jsonl": "json"}.get(kind, kind)
-        # pandas would take texts such as `null`, `NA` or `None` for empty cells.
-        options = {"keep_default_na": False} if kind == "csv" else {}
         names = [str(file) for file in files]
         try:
-            yield from datasets.load_dataset(builder, data_files=names, split="train", streaming=True, **options)
+            yield from datasets.load_dataset(builder, data_files=names, split="train", streaming=True)
         except UnicodeDecodeError as error:
             raise _first_bad_byte(files, error) from error
         # pyarrow and pandas raise ValueErrors of their own; datasets wraps some of them.
@@ -310,6 +324,19 @@ def _table(kind: str, files: Sequence[Path], columns: Mapping[str, str]) -> Rows
             ) from error
 
     return _checked(read, columns, where)
+
+
+def _csv(files: Sequence[Path]) -> Iterator[Row]:
+    """The rows of CSV files with a header, every cell as the text that it is: `NA`, `null` and 007 too."""
+    csv.field_size_limit(2**31 - 1)
+    for file in files:
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as content:
+                yield from csv.DictReader(content, strict=True)
+        except UnicodeDecodeError as error:
+            raise _first_bad_byte(files, error) from error
+        except csv.Error as error:
+            raise DataError(f"{file}: cannot be read as csv: {error}. Check it, or set data.format.") from error
 
 
 def _first_bad_byte(files: Sequence[Path], error: UnicodeDecodeError) -> DataError:

@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HPO = str(Path(sys.executable).with_name("hpo"))
+SMALL = ("track={}", "data.validation=0.02", "data.test=0.02")
 
 
 def hpo(studies: Path, *arguments: str, limit: int = 280) -> subprocess.CompletedProcess[str]:
@@ -28,7 +29,7 @@ def hpo(studies: Path, *arguments: str, limit: int = 280) -> subprocess.Complete
 
 def promoted(studies: Path, name: str, *changes: str, full: tuple[str, ...] = ()) -> Path:
     """Two trials of a shipped sweep, the better one promoted; the promotion's folder."""
-    settings = [part for change in ("track={}", *changes) for part in ("--set", change)]
+    settings = [part for change in (*SMALL, *changes) for part in ("--set", change)]
     hpo(studies, "run", f"sweeps/{name}.yaml", "--trials", "2", *settings)
     hpo(studies, "promote", name, *[part for change in full for part in ("--set", change)])
     return studies / name / "promotions/0001"
@@ -44,7 +45,7 @@ def hold_out(rows: Iterable[Mapping[str, Any]], text: str, path: Path) -> None:
     from models.corpora import drawn
     from models.preprocess import key
 
-    held = [row for row in rows if drawn(key(row[text]), 0.1, 0.1) == "test"]
+    held = [row for row in rows if drawn(key(row[text]), 0.02, 0.02) == "test"]
     path.write_text("".join(json.dumps(row) + "\n" for row in held))
 
 
@@ -76,9 +77,7 @@ def test_a_translator_goes_the_whole_way(tmp_path: Path) -> None:
 
     from models import samples
 
-    promotion = promoted(
-        tmp_path, "translation_quickstart", "epochs=1", "generation.final_sample=50", full=("epochs=1",)
-    )
+    promotion = promoted(tmp_path, "translation_quickstart", "epochs=1", "generation.sample=4", full=("epochs=1",))
     test = metrics_of(promotion)
     hold_out(samples.dates(), "source", tmp_path / "test.jsonl")
     shown = predicted(tmp_path, "translation_quickstart", tmp_path / "test.jsonl")
@@ -89,7 +88,7 @@ def test_a_translator_goes_the_whole_way(tmp_path: Path) -> None:
 def test_a_base_is_fine_tuned_for_dialogue_by_lora(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = promoted(tmp_path, "chat_base_quickstart", "tokens=60_000", full=("tokens=60_000",))
+    base = promoted(tmp_path, "chat_base_quickstart", "tokens=30_000", full=("tokens=30_000",))
     promotion = promoted(
         tmp_path,
         "chat_quickstart",
@@ -98,6 +97,7 @@ def test_a_base_is_fine_tuned_for_dialogue_by_lora(tmp_path: Path) -> None:
         "baseline.tuning=lora",
         "baseline.lora.rank=4",
         "baseline.lora.targets=attention",
+        "generation.sample=2",
         "generation.final_sample=5",
         full=("epochs=0.05",),
     )

@@ -206,3 +206,16 @@ def test_words_that_pandas_takes_for_empty_cells_are_text(tmp_path: Path) -> Non
     path.write_text("text\nnull\nNA\nNone\nhello\n")
     data = TextData(source=str(path))
     assert list(streams(data, locate(data))["train"]()) == ["null", "NA", "None", "hello"]
+
+
+def test_a_file_of_a_held_out_split_is_never_trained_on_by_mistake(tmp_path: Path) -> None:
+    for name in ("training", "validation", "test"):
+        (tmp_path / f"{name}.txt").write_text("some text")
+    with pytest.raises(DataError, match=r"data\.train_split: .* none named 'train'; it has 'test', 'training', 'val"):
+        corpus(source=str(tmp_path))
+
+
+def test_numbers_in_a_csv_column_of_text_are_text(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("text,other\n12,1\n007,2\n")
+    found = corpus(source=str(tmp_path / "n.csv"), validation=0.01, test=0.0)
+    assert sorted(text for split in found.texts for text in found.texts[split]()) == ["007", "12"]
