@@ -117,7 +117,9 @@ def describe(config: Config) -> dict[str, Any]:
     from models import descriptions
 
     pretrained.fits(config.model, freeze_layers=config.freeze_layers)
-    return descriptions.describe(_prepared(config), config.preprocess, config.augment)
+    found = descriptions.describe(_prepared(config), config.preprocess, config.augment)
+    found["cautions"] += descriptions.choices(config, config.model, config.tokenizer)
+    return found
 
 
 def promotable(config: Config) -> None:

@@ -110,6 +110,7 @@ def describe(config: Config) -> dict[str, Any]:
     pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     prepared = _prepared(config)
     found = descriptions.describe(prepared, config.preprocess, config.augment)
+    found["cautions"] += descriptions.choices(config, config.model, config.tokenizer)
     return {**found, "notes": [*found["notes"], *labelled_texts.notes(prepared, multi_label=config.data.multi_label)]}
 
 

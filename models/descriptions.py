@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models import augment, preprocess, synonyms
-from models.configuration import Augment, Preprocess
+from models.configuration import Augment, Network, Preprocess, Tokenizer, Training
 from models.corpora import SPLITS as CORPUS_SPLITS
 from models.examples import Prepared
 from models.preparation import Prepared as Corpus
@@ -53,6 +53,21 @@ def _much_cut(prepared: Prepared) -> list[str]:
         f"model.context: {100 * share:.0f}% of the training examples are cut to {prepared.shape.context} tokens, and "
         "what is cut off is never learned. Raise it, or leave out the long ones (preprocess.max_words)."
     ]
+
+
+def choices(training: Training, model: Network, tokenizer: Tokenizer) -> list[str]:
+    """Cautions about settings that are allowed together and rarely make sense."""
+    found: list[str] = []
+    if model.pretrained is None:
+        if training.tuning == "lora":
+            found.append(
+                "tuning: 'lora' without model.pretrained leaves the random weights of a new model as they are."
+            )
+        if training.freeze_layers:
+            found.append("freeze_layers: without model.pretrained, the frozen blocks stay random.")
+    if tokenizer.kind not in ("bpe", "words") and tokenizer.vocabulary != Tokenizer().vocabulary:
+        found.append(f"tokenizer.vocabulary: of no effect with tokenizer.kind {tokenizer.kind!r}.")
+    return found
 
 
 def of_text(prepared: Corpus, cleaning: Preprocess, varying: Augment) -> dict[str, Any]:

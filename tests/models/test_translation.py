@@ -390,3 +390,10 @@ def test_a_target_that_cleaning_empties_is_not_trained_on(config: Make, tmp_path
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = config(data={"source": str(path)}, preprocess=Preprocess(punctuation=True))
     assert translation._prepared(settings).column("train", "target").lengths.min() > 1
+
+
+def test_choices_that_rarely_make_sense_are_cautioned_against(config: Make) -> None:
+    cautions = translation.describe(config(tuning="lora", freeze_layers=0))["cautions"]
+    assert any(caution.startswith("tuning: 'lora' without model.pretrained") for caution in cautions)
+    assert not any(caution.startswith("tuning") for caution in translation.describe(config())["cautions"])
+
