@@ -55,7 +55,9 @@ def test_its_table_of_commands_is_that_of_the_program() -> None:
 
 @pytest.mark.parametrize("sweep", sorted(path.name for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_each_shipped_sweep_is_in_order(sweep: str) -> None:
-    done = subprocess.run([HPO, "check", "--no-data", f"sweeps/{sweep}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [HPO, "check", "--no-data", f"sweeps/{sweep}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "is in order" in done.stdout
 

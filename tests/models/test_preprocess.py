@@ -136,7 +136,7 @@ def test_important_words_are_no_stop_words() -> None:
     assert clean(text, stop_words="en") == text
 
 
-@pytest.mark.parametrize("codes", ["xx", "en,", "", "deu"])
+@pytest.mark.parametrize("codes", ["xx", "en,", "deu"])
 def test_stop_words_of_an_unknown_language_are_an_error_with_the_known_ones(codes: str) -> None:
     with pytest.raises(SettingError, match=r"^preprocess\.stop_words: .*Known: ar, bg, .*cs.*, vi\.$"):
         cleaner(Preprocess(stop_words=codes))

@@ -396,4 +396,3 @@ def test_choices_that_rarely_make_sense_are_cautioned_against(config: Make) -> N
     cautions = translation.describe(config(tuning="lora", freeze_layers=0))["cautions"]
     assert any(caution.startswith("tuning: 'lora' without model.pretrained") for caution in cautions)
     assert not any(caution.startswith("tuning") for caution in translation.describe(config())["cautions"])
-
