@@ -58,13 +58,7 @@ class Config(TextTraining):
 
     def __post_init__(self) -> None:
         TextTraining.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
-        if self.model.pretrained is not None and self.tokenizer.kind != "pretrained":
-            raise SettingError(
-                f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "
-                "A pretrained model reads the tokens it was trained on."
-            )
-        if self.tokenizer.kind == "pretrained" and (self.tokenizer.path or self.model.pretrained) is None:
-            raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
+        self.tokenizer.check(self.model.pretrained)
         if (self.generation.max_new_tokens or 0) >= self.model.context:
             raise SettingError(
                 f"generation.max_new_tokens: must be below model.context, for the dialogue is read there too, got "

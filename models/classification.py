@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from models import identity, pretrained
 from models.configuration import Augment, Classifier, LabelledData, Preprocess, Tokenizer, Training
-from models.errors import SettingError
 from models.metrics import Measurement
 
 if TYPE_CHECKING:
@@ -65,13 +64,7 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
-        if self.model.pretrained is not None and self.tokenizer.kind != "pretrained":
-            raise SettingError(
-                f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "
-                "A pretrained model reads the tokens it was trained on."
-            )
-        if self.tokenizer.kind == "pretrained" and (self.tokenizer.path or self.model.pretrained) is None:
-            raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
+        self.tokenizer.check(self.model.pretrained)
 
 
 def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -> Generator[Measurement, None, None]:

@@ -87,17 +87,11 @@ class Config(TextTraining):
 
     def __post_init__(self) -> None:
         TextTraining.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
-        if self.model.pretrained is not None and self.tokenizer.kind != "pretrained":
-            raise SettingError(
-                f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "
-                "A pretrained model reads the tokens it was trained on."
-            )
+        self.tokenizer.check(self.model.pretrained)
         if self.augment.mix:
             raise SettingError(
                 "augment.mix: not for language modelling, got a share above 0. Put the other text among data.source."
             )
-        if self.tokenizer.kind == "pretrained" and self.tokenizer_path is None:
-            raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
 
     @property
     def tokenizer_path(self) -> str | None:

@@ -63,13 +63,7 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         Training.__post_init__(self)  # not super(): slots=True makes a new class, which super() does not know
-        if self.model.pretrained is not None and self.tokenizer.kind != "pretrained":
-            raise SettingError(
-                f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.tokenizer.kind!r}. "
-                "A pretrained model reads the tokens it was trained on."
-            )
-        if self.tokenizer.kind == "pretrained" and (self.tokenizer.path or self.model.pretrained) is None:
-            raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
+        self.tokenizer.check(self.model.pretrained)
 
         # Of a pretrained model nothing is read here: whether it is a decoder alone is asked when data is prepared.
         alone = self.model.pretrained is None and self.model.family in ("gpt2", "llama")

@@ -268,3 +268,13 @@ class Tokenizer:
                 f"tokenizer.path: only for tokenizer.kind 'pretrained', got kind {self.kind!r}. "
                 "Set the kind or leave the path out."
             )
+
+    def check(self, model: str | None) -> None:
+        """Raises SettingError where the tokenizer does not go with the pretrained model (`model.pretrained`)."""
+        if model is not None and self.kind != "pretrained":
+            raise SettingError(
+                f"tokenizer.kind: must be 'pretrained' with model.pretrained, got {self.kind!r}. "
+                "A pretrained model reads the tokens it was trained on."
+            )
+        if self.kind == "pretrained" and (self.path or model) is None:
+            raise SettingError("tokenizer.path: needed for tokenizer.kind 'pretrained' without model.pretrained.")
