@@ -103,7 +103,7 @@ def prepare(config: Config) -> dict[str, str | int | float]:
 
     pretrained.fits(config.model, freeze_layers=config.freeze_layers)
     signed = scores.signatures(rouge=True)
-    return {**_prepared(config).facts, "bleu": signed["bleu"], "rouge": signed["rouge"]}
+    return {**_prepared(config).facts, **{f"signature.{metric}": signed[metric] for metric in ("bleu", "rouge")}}
 
 
 def describe(config: Config) -> dict[str, Any]:

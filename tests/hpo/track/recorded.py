@@ -30,7 +30,12 @@ def record(name: str = "lr", **changes: Any) -> StudyRecord:
         "search": {"sampler": "tpe", "pruner": "none", "trials": 6, "seed": 0, "rungs": ["1/3", "1"]},
         "fixed": {"model.layers": 2, "data": {"source": "sample"}},
         "space": {"learning_rate": "0.0001 to 0.1 (log)", "batch_size": "one of 8, 16"},
-        "facts": {"dataset": "sample", "digest": "9728d7c3e50ca25c", "vocabulary": 512},
+        "facts": {
+            "dataset": "sample",
+            "digest": "9728d7c3e50ca25c",
+            "vocabulary": 512,
+            "signature.bleu": "nrefs:1|case:mixed",
+        },
         "versions": {"python": "3.11.7"},
         "mlflow": {"tracking_uri": None, "experiment": None},
     }

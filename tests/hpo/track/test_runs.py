@@ -133,6 +133,7 @@ def test_the_study_has_its_settings_files_and_data(studies: Path, client: Any, t
     assert run.data.params["fixed/model.layers"] == "2"
     assert run.data.params["space/learning_rate"] == "0.0001 to 0.1 (log)"
     assert sorted(file.path for file in client.list_artifacts(run.info.run_id)) == ["study.json", "sweep.yaml"]
+    assert run.data.tags["signature.bleu"] == "nrefs:1|case:mixed"
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("sample", "9728d7c3e50ca25c")
 
