@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity, pretrained
+from models import identity, pretrained, requirements
 from models.configuration import Augment, Causal, DialogueData, Generation, Preprocess, TextTraining, Tokenizer
 from models.errors import SettingError
 from models.metrics import Measurement
@@ -23,7 +23,7 @@ PRELOAD: tuple[str, ...] = ("models.replies", "models.warm")
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
 
-REQUIREMENTS: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "jinja2")
+REQUIREMENTS: tuple[str, ...] = requirements.PACKAGES
 """Packages that loading a saved model requires."""
 
 METRICS: tuple[str, ...] = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from models import identity, pretrained
+from models import identity, pretrained, requirements
 from models.configuration import Augment, Classifier, LabelledData, Preprocess, Tokenizer, Training
 from models.metrics import Measurement
 
@@ -22,15 +22,7 @@ PRELOAD: tuple[str, ...] = ("models.labelling", "models.warm")
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
 
-REQUIREMENTS: tuple[str, ...] = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "annotated-types",
-)
+REQUIREMENTS: tuple[str, ...] = requirements.PACKAGES
 """Packages that loading a saved model requires."""
 
 METRICS: tuple[str, ...] = (

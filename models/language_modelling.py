@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity, pretrained
+from models import identity, pretrained, requirements
 from models.configuration import Augment, Causal, EarlyStopping, Lora, Preprocess, TextData, TextTraining, Tokenizer
 from models.errors import ModelsError, SettingError
 from models.metrics import Measurement
@@ -49,15 +49,7 @@ PRELOAD: tuple[str, ...] = ("models.next_token", "models.warm")
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
 
-REQUIREMENTS: tuple[str, ...] = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "annotated-types",
-)
+REQUIREMENTS: tuple[str, ...] = requirements.PACKAGES
 """Packages that loading a saved model requires."""
 
 METRICS: tuple[str, ...] = (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Lt
 
-from models import identity, pretrained
+from models import identity, pretrained, requirements
 from models.configuration import Augment, Causal, PreferenceData, Preprocess, Tokenizer, Training
 from models.configuration.ranges import Above0
 from models.errors import SettingError
@@ -27,7 +27,7 @@ PRELOAD: tuple[str, ...] = ("models.preferring", "models.warm")
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
 
-REQUIREMENTS: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "jinja2")
+REQUIREMENTS: tuple[str, ...] = requirements.PACKAGES
 """Packages that loading a saved model requires."""
 
 METRICS: tuple[str, ...] = (

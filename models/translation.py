@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity, pretrained
+from models import identity, pretrained, requirements
 from models.configuration import Augment, Generation, PairData, Preprocess, SequenceToSequence, Tokenizer, Training
 from models.errors import SettingError
 from models.metrics import Measurement
@@ -24,7 +24,7 @@ PRELOAD: tuple[str, ...] = ("models.sequence_to_sequence", "models.warm")
 SERVING = "models.serving"
 """The module with `_load_pyfunc(path)`, for MLflow's pyfunc flavour."""
 
-REQUIREMENTS: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+REQUIREMENTS: tuple[str, ...] = requirements.PACKAGES
 """Packages that loading a saved model requires."""
 
 METRICS: tuple[str, ...] = (
