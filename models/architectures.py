@@ -9,11 +9,11 @@ from typing import Any, assert_never
 
 import torch
 import transformers
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from models import pretrained
 from models.configuration import Causal, Classifier, Network, SequenceToSequence
-from models.errors import DataError, SettingError
+from models.errors import DataError
 
 DROPOUTS = {
     "attention": ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"),
@@ -110,12 +110,14 @@ def is_encoder_decoder(settings: SequenceToSequence) -> bool:
     """Whether the model has an encoder; of a pretrained one its configuration says so."""
     if settings.pretrained is None:
         return settings.family in ("marian", "t5")
-    return bool(_configuration(settings.pretrained).is_encoder_decoder)
+    return bool(pretrained.configuration(settings.pretrained).is_encoder_decoder)
 
 
 def family(settings: SequenceToSequence) -> str:
     """`model.family`, of a pretrained model its own."""
-    return settings.family if settings.pretrained is None else str(_configuration(settings.pretrained).model_type)
+    if settings.pretrained is None:
+        return settings.family
+    return str(pretrained.configuration(settings.pretrained).model_type)
 
 
 def decoder_start(settings: SequenceToSequence, pad: int) -> int | None:
@@ -125,7 +127,7 @@ def decoder_start(settings: SequenceToSequence, pad: int) -> int | None:
         return None
     start = None
     if settings.pretrained is not None:
-        start = getattr(_configuration(settings.pretrained), "decoder_start_token_id", None)
+        start = getattr(pretrained.configuration(settings.pretrained), "decoder_start_token_id", None)
     return pad if start is None else int(start)
 
 
@@ -273,18 +275,10 @@ def _t5(settings: SequenceToSequence, vocabulary: Vocabulary) -> Any:
     return config
 
 
-def _configuration(name: str) -> PretrainedConfig:
-    try:
-        found: PretrainedConfig = pretrained.load(transformers.AutoConfig, name)
-    except (OSError, ValueError) as error:
-        raise _unloadable(name, error) from error
-    return found
-
-
 def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: Any) -> PreTrainedModel:
     name = str(settings.pretrained)
-    config: Any = _configuration(name)
-    _check(config, settings, name)
+    pretrained.fits(settings)
+    config = pretrained.configuration(name)
     for kind, names in DROPOUTS.items():
         for attribute in names:
             if isinstance(getattr(config, attribute, None), int | float):  # a config.json may have 0 for 0.0
@@ -303,7 +297,7 @@ def _pretrained(auto: Any, settings: Network, vocabulary: Vocabulary, **more: An
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise _unloadable(name, error) from error
+        raise pretrained.unloadable(name, error) from error
     model.new_modules = _new(info, name, may_be=bool(more))
     known = model.get_input_embeddings().num_embeddings
     if vocabulary.size > known:  # special tokens that the model has not seen, such as a dialogue's roles
@@ -332,18 +326,3 @@ def _new(info: Mapping[str, Any], name: str, *, may_be: bool) -> list[str]:
             f"{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''}. Name a model for this task."
         )
     return sorted({weight.rpartition(".")[0] for weight in absent})
-
-
-def _unloadable(name: str, error: Exception) -> DataError:
-    return DataError(
-        f"model.pretrained: cannot load {name!r}: {pretrained.brief(error)} "
-        "Give a folder with a config.json and safetensors, or a hub name."
-    )
-
-
-def _check(config: PretrainedConfig, settings: Network, name: str) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and settings.context > positions:
-        raise SettingError(
-            f"model.context: at most the {positions} positions of {name!r}, got {settings.context}. Lower it."
-        )

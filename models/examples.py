@@ -10,7 +10,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -187,15 +187,13 @@ def _digest(kind: Kind[Any], wanted: Request) -> str:
 
 
 def _other_source(data: Data, source: str) -> Data:
-    import dataclasses
-
     if source == data.source:
         return data
     # It is trained on alone: it need not have the splits that validate and test.
     other: dict[str, Any] = {"source": source, "validation_split": None, "test_split": None}
     if not source.startswith(HUB):  # refused of files
         other |= {"configuration": None, "revision": None, "streaming": False}
-    return dataclasses.replace(data, **other)
+    return replace(data, **other)
 
 
 def _build(folder: Path, kind: Kind[Any], wanted: Request) -> Facts:

@@ -33,21 +33,31 @@ def brief(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
 
 
+def configuration(name: str) -> Any:
+    """The configuration of the model under a folder or hub name. Raises DataError where there is none."""
+    from transformers import AutoConfig
+
+    try:
+        return load(AutoConfig, name)
+    except (OSError, ValueError) as error:
+        raise unloadable(name, error) from error
+
+
+def unloadable(name: str, error: Exception) -> DataError:
+    """What to say of a model that transformers cannot load."""
+    return DataError(
+        f"model.pretrained: cannot load {name!r}: {brief(error)} Give a folder with a config.json and safetensors, or "
+        "a hub name; of a model of your own, promote its study first (hpo promote)."
+    )
+
+
 def fits(settings: Network, *, freeze_layers: int = 0) -> None:
     """Raises DataError for a `model.pretrained` that is not there, and SettingError for settings that do not suit it,
     by its configuration alone: before anything is trained."""
     if settings.pretrained is None:
         return
-    from transformers import AutoConfig
-
     name = settings.pretrained
-    try:
-        config: Any = load(AutoConfig, name)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"model.pretrained: cannot load {name!r}: {brief(error)} Give a Hugging Face folder or a hub name; of a "
-            "model of your own, promote its study first (hpo promote)."
-        ) from error
+    config = configuration(name)
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and settings.context > positions:
         raise SettingError(

@@ -60,12 +60,13 @@ class Task:
 class State:
     """Where a run is, but for its tensors.
 
-    segments: measured so far. seconds: spent training. best: lowest validation loss in nats, reference: the
-    one a gain is counted from, stale: measurements since the last gain (early stopping). ended: why it is
-    over, or None.
+    segments: measured so far. steps: of the optimizer. seconds: spent training. best: lowest validation loss in
+    nats, reference: the one a gain is counted from, stale: measurements since the last gain (early stopping).
+    ended: why it is over, or None.
     """
 
     segments: int = 0
+    steps: int = 0
     seconds: float = 0.0
     best: float = math.inf
     reference: float = math.inf
@@ -104,7 +105,7 @@ def train(
             return
     run = _Run(task, settings, seed=seed, examples=segments[-1].first + segments[-1].examples)
     if folder is not None:
-        run.restore(folder)
+        run.restore(folder, state)
     saved_at = time.monotonic()
     for segment in segments[state.segments :]:
         state = run.advance(state, segment, last=segment is segments[-1])
@@ -169,7 +170,14 @@ class _Run:
             metrics |= {"train/tokens_per_second": metrics.pop("tokens") / taken, "train/seconds": seconds}
             finite = math.isfinite(metrics["train/loss"])
             metrics |= self._evaluate(last) if finite else {"validation/loss": math.nan}
-        state = replace(state, segments=state.segments + 1, seconds=seconds, progress=segment.progress, metrics=metrics)
+        state = replace(
+            state,
+            segments=state.segments + 1,
+            steps=self.steps,
+            seconds=seconds,
+            progress=segment.progress,
+            metrics=metrics,
+        )
         if not math.isfinite(metrics["validation/loss"]):
             return replace(state, ended="diverged", metrics={**metrics, "validation/loss": math.nan})
         state = self._judge(state, metrics["validation/loss"])
@@ -268,27 +276,26 @@ class _Run:
                 tensors["average"] = self.average.tensors
         elif state.ended != "diverged":
             tensors = {"model": self.best or self._kept()}
-        state_of_run = asdict(state) | {"steps": self.steps}
-        checkpoints.write(directory, checkpoints.Checkpoint({"identity": identity, "run": state_of_run}, tensors))
+        checkpoints.write(directory, checkpoints.Checkpoint({"identity": identity, "run": asdict(state)}, tensors))
 
     def _kept(self) -> dict[str, torch.Tensor]:
         """The weights that a run is about: the averaged ones where there are such, else the last ones."""
         present = checkpoints.weights(self.module)
         return present if self.average is None else {**present, **self.average.tensors}
 
-    def restore(self, folder: Path) -> None:
-        """Take over the tensors of the checkpoint in `folder`."""
+    def restore(self, folder: Path, state: State) -> None:
+        """Take over the tensors of the checkpoint in `folder`, taken at `state`."""
+        self.steps = state.steps
         checkpoints.load_weights(self.module, checkpoints.read_tensors(folder, "model"))
         self.best = checkpoints.read_tensors(folder, "best")
         if self.average is not None:
             self.average.load(checkpoints.read_tensors(folder, "average"))
-        self.steps = int(checkpoints.read_state(folder)["run"]["steps"])
-        state: dict[int, dict[str, torch.Tensor]] = {}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in checkpoints.read_tensors(folder, "optimizer").items():
             index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
+            moments.setdefault(int(index), {})[key] = tensor
         raw = self.optimizer.optimizer
-        raw.load_state_dict({"state": state, "param_groups": raw.state_dict()["param_groups"]})
+        raw.load_state_dict({"state": moments, "param_groups": raw.state_dict()["param_groups"]})
         self.set_generators(checkpoints.read_tensors(folder, "generators"))
 
     def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
@@ -365,7 +372,7 @@ def _resumed(folder: Path, identity: Mapping[str, Any]) -> State:
             f"{folder.parent}: holds another run: {key} was {found.get(key)!r}, is now {identity.get(key)!r}"
             f"{others}. Use another folder, or delete it."
         )
-    return State(**{name: value for name, value in saved["run"].items() if name != "steps"})
+    return State(**saved["run"])
 
 
 def _accelerator(settings: Training) -> Any:
