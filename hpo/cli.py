@@ -217,7 +217,7 @@ def ui(
 ) -> None:
     """Start the MLflow UI and print the link that opens a study."""
     from hpo.folder import StudyRecord, find_study
-    from hpo.sweep import MlflowSettings
+    from hpo.operation import MlflowSettings
     from hpo.track.mlflow.pages import front_page, study_page
     from hpo.track.mlflow.server import serve_ui
     from hpo.track.mlflow.store import tracking_uri

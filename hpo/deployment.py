@@ -199,7 +199,7 @@ def _promoted(folder: StudyFolder, number: int | None) -> Path:
 
 
 def _registered(target: str, studies: Path) -> Deployment:
-    from hpo.sweep import MlflowSettings
+    from hpo.operation import MlflowSettings
     from hpo.track.mlflow.downloads import fetch
     from hpo.track.mlflow.store import tracking_uri
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,7 +94,9 @@ def override(
                 path = (head, *rest.split("."))
         branch: Any = tree
         for step in path[:-1]:
-            if not isinstance(branch.get(step), dict):
+            if isinstance(names := branch.get(step), list) and all(isinstance(name, str) for name in names):
+                branch[step] = dict.fromkeys(names)  # track: [mlflow]
+            elif not isinstance(names, dict):
                 branch[step] = {}
             branch = branch[step]
         if path[0] == "fixed":
@@ -180,3 +183,35 @@ class Document:
             self.wrong((*path, key), f"requires {allowed}, got {value!r}.")
             return default
         return value
+
+    def word(self, path: Path_, values: Mapping[str, Any], key: str, words: tuple[str, ...]) -> Any:
+        """One of `words`; the first is the default."""
+        value = values.get(key)
+        if value is not None and value not in words:
+            self.wrong((*path, key), f"requires {' or '.join(words)}, got {value!r}.")
+            return words[0]
+        return words[0] if value is None else value
+
+    def number(
+        self, path: Path_, values: Mapping[str, Any], key: str, low: float = 0.0, other: str = ""
+    ) -> float | None:
+        """A number above `low`, or None where there is none; `other` is a word that the caller takes instead."""
+        value = values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < math.inf:
+            self.wrong(
+                (*path, key), f"requires a number above {low:g}{f' or {other}' if other else ''}, got {value!r}."
+            )
+            return None
+        return float(value)
+
+    def seconds(self, path: Path_, node: Any, *, zero: bool = False) -> float | None:
+        """A time such as 90s, 30m, 2h or 1d in seconds; a bare number is seconds."""
+        if node is None:
+            return None
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*", str(node))
+        if isinstance(node, bool) or match is None or (float(match[1]) <= 0 and not zero):
+            self.wrong(path, f"requires a time such as 90s, 30m, 2h or 1d, got {node!r}.")
+            return None
+        return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -16,8 +16,8 @@ from hpo.errors import HpoError
 from hpo.folder import StudyFolder, StudyRecord, write_atomically
 from hpo.journal import History
 from hpo.objective import Objective
+from hpo.operation import MlflowSettings
 from hpo.promote import FRONT_MATTER, Promotion, beats, data_digest, model_card, model_folder, test_metric
-from hpo.sweep import MlflowSettings
 from hpo.track.mlflow.registry import Candidate, Champion, PromotionRun, champion, crown, log_promotion, register
 from hpo.track.mlflow.runs import delete_study
 from hpo.track.mlflow.store import tracking_uri

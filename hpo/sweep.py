@@ -8,15 +8,16 @@ Whether a searched or fixed setting exists and may take its values is the object
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from hpo import operation
 from hpo.document import Document, Path_, load_yaml, override
 from hpo.errors import Mistake, did_you_mean
+from hpo.operation import Budget, Launch, MlflowSettings, Notify, OnFailure, WandbSettings
 from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space, ordered
 from hpo.trials import Direction, Metric, Rung, Value
 
@@ -39,8 +40,13 @@ SECTIONS = (
     "baseline",
     "start_with",
     "search",
+    "warm_start",
+    "budget",
     "launch",
+    "on_failure",
+    "storage",
     "track",
+    "notify",
     "promote",
 )
 
@@ -78,27 +84,6 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """Where trials run. `auto` slots: one a GPU, else one for each `threads` CPU cores.
-
-    `keep` says which trials' working folders (checkpoints) stay once they have ended: the best one's, or all.
-    """
-
-    slots: int | Literal["auto"] = "auto"
-    trials_per_gpu: int = 1
-    threads: int | Literal["auto"] = "auto"
-    keep: Literal["best", "all"] = "best"
-
-
-@dataclass(frozen=True, slots=True)
-class MlflowSettings:
-    """Where runs go: None means MLFLOW_TRACKING_URI, else the store beside the studies."""
-
-    tracking_uri: str | None = None
-    experiment: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Sweep:
     """One sweep file, parsed.
 
@@ -114,8 +99,14 @@ class Sweep:
     baseline: Mapping[str, Value]
     start_with: tuple[Mapping[str, Value], ...]
     search: Search
+    warm_start: tuple[str, ...]
+    budget: Budget
     launch: Launch
+    on_failure: OnFailure
+    storage: str | None
     mlflow: MlflowSettings | None
+    wandb: WandbSettings | None
+    notify: Notify | None
     promote: Mapping[str, object]
     places: Mapping[Path_, str]
     searched: frozenset[str]
@@ -167,6 +158,7 @@ class _Reader(Document):
                 f"requires an import path such as models.language_modelling:train, got {objective!r}.",
             )
             objective = ""
+        mlflow, wandb = operation.track(self)
         return Sweep(
             path=path,
             objective=objective,
@@ -176,8 +168,14 @@ class _Reader(Document):
             baseline=self.scalars(("baseline",), self.tree.get("baseline")),
             start_with=self.start_with(),
             search=self.search(),
-            launch=self.launch(),
-            mlflow=self.track(),
+            warm_start=operation.warm_start(self),
+            budget=operation.budget(self),
+            launch=operation.launch(self),
+            on_failure=operation.on_failure(self),
+            storage=operation.storage(self),
+            mlflow=mlflow,
+            wandb=wandb,
+            notify=operation.notify(self),
             promote=self.mapping(("promote",), self.tree.get("promote")),
             places=self.places,
             searched=frozenset(self.searched),
@@ -333,13 +331,22 @@ class _Reader(Document):
         )
         default = Search()
         return Search(
-            trials=self.whole(path, values, "trials", default.trials, 1),
+            trials=self.trials(path, values, default.trials),
             sampler=self.strategy((*path, "sampler"), values.get("sampler"), SAMPLERS, default.sampler),
             pruner=self.strategy((*path, "pruner"), values.get("pruner"), PRUNERS, default.pruner),
             time_limit_seconds=self.seconds((*path, "time_limit"), values.get("time_limit")),
             seed=self.whole(path, values, "seed", default.seed, 0),
             rungs=self.rungs((*path, "rungs"), values.get("rungs", ["1/3", "2/3", 1.0])),
         )
+
+    def trials(self, path: Path_, values: Mapping[str, Any], default: int) -> int:
+        """How many trials; `budget.trials` says the same."""
+        spent = self.tree.get("budget")
+        if not isinstance(spent, dict) or "trials" not in spent:
+            return int(self.whole(path, values, "trials", default, 1))
+        if "trials" in values:
+            self.wrong(("budget", "trials"), "is set twice: search.trials says it too. Keep one.")
+        return int(self.whole(("budget",), spent, "trials", default, 1))
 
     def strategy(self, path: Path_, node: Any, known: Sequence[str], default: Strategy) -> Strategy:
         if node is None:
@@ -356,15 +363,6 @@ class _Reader(Document):
             )
             return default
         return Strategy(node, options)
-
-    def seconds(self, path: Path_, node: Any) -> float | None:
-        if node is None:
-            return None
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)?\s*", str(node))
-        if isinstance(node, bool) or match is None or float(match[1]) <= 0:
-            self.wrong(path, f"requires a time such as 90s, 30m, 2h or 1d, got {node!r}.")
-            return None
-        return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
     def rungs(self, path: Path_, node: Any) -> tuple[Rung, ...]:
         """Whole numbers are tokens; "1/9", 0.25 and 1.0 are shares of a trial's own length."""
@@ -397,35 +395,3 @@ class _Reader(Document):
         if any(one >= other for one, other in itertools.pairwise(rungs)) and len(kinds) == 1:
             self.wrong(path, f"requires rungs in increasing order, got {node!r}.")
         return tuple(rungs)
-
-    def launch(self) -> Launch:
-        path: Path_ = ("launch",)
-        values = self.known(path, self.tree.get("launch"), ("slots", "trials_per_gpu", "threads", "keep"))
-        keep = values.get("keep", "best")
-        if keep not in ("best", "all"):
-            self.wrong((*path, "keep"), f"requires best or all, got {keep!r}.")
-            keep = "best"
-        return Launch(
-            slots=self.whole(path, values, "slots", "auto", 1, ("auto",)),
-            trials_per_gpu=self.whole(path, values, "trials_per_gpu", 1, 1),
-            threads=self.whole(path, values, "threads", "auto", 1, ("auto",)),
-            keep=keep,
-        )
-
-    def track(self) -> MlflowSettings | None:
-        node = self.tree.get("track", {"mlflow": None})
-        if isinstance(node, list) and all(isinstance(name, str) for name in node):
-            node = dict.fromkeys(node)
-        values = self.known(("track",), node, ("mlflow", "wandb"))
-        if "wandb" in values:
-            self.wrong(("track", "wandb"), "is not supported by this version. Use mlflow.")
-        if "mlflow" not in values or values["mlflow"] is False:
-            return None
-        path: Path_ = ("track", "mlflow")
-        given = values["mlflow"]
-        settings = self.known(path, {} if given is True else given, ("tracking_uri", "experiment"))
-        for key, value in settings.items():
-            if value is not None and (not isinstance(value, str) or not value):
-                self.wrong((*path, key), f"requires text, got {value!r}.")
-                return MlflowSettings()
-        return MlflowSettings(settings.get("tracking_uri"), settings.get("experiment"))

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpo.sweep import Launch
+from hpo.operation import Launch
 
 
 @dataclass(frozen=True, slots=True)

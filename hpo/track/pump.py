@@ -24,7 +24,7 @@ from typing import Any, Protocol, Self
 from hpo.errors import HpoError, UserError
 from hpo.folder import StudyFolder, StudyRecord, is_locked, write_atomically
 from hpo.journal import History, lines
-from hpo.sweep import MlflowSettings
+from hpo.operation import MlflowSettings
 from hpo.track import Line, Tracker, children, spelling
 
 _log = logging.getLogger("hpo.track.pump")

@@ -19,7 +19,7 @@ from hpo.launch.devices import Layout, gpus, layout
 from hpo.launch.inline import Inline
 from hpo.launch.processes import Processes
 from hpo.objective import load
-from hpo.sweep import Launch
+from hpo.operation import Launch
 from hpo.trials import Ending
 
 RUNGS = (Fraction(1, 9), Fraction(1, 3), Fraction(1))

@@ -20,7 +20,7 @@ from typing import Any
 
 from hpo.errors import UserError
 from hpo.folder import StudyRecord
-from hpo.sweep import MlflowSettings
+from hpo.operation import MlflowSettings
 from hpo.track import spelling
 
 _log = logging.getLogger("hpo.track.mlflow")

@@ -14,7 +14,7 @@ from recorded import append, by_name, contents, ended, journal_lines, measured, 
 from hpo.errors import UserError
 from hpo.folder import StudyFolder, StudyRecord, locked
 from hpo.journal import StudyState
-from hpo.sweep import MlflowSettings
+from hpo.operation import MlflowSettings
 from hpo.track.mlflow import pages, store, view
 from hpo.track.mlflow.runs import MlflowTracker, delete_study
 from hpo.track.pump import Courier, read_cursor
