@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,13 +145,45 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 def _answer(conversation: Conversation, line: str) -> None:
     try:
-        conversation.answer(line, print_piece)
+        with _interrupts() as check:
+
+            def show(piece: str) -> None:
+                print_piece(piece)
+                check()
+
+            conversation.answer(line, show)
     except KeyboardInterrupt:
         print_piece(" [stopped]")
     except ValueError as error:
         conversation.say(visible(str(error)))
         return
     print_piece("\n")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Have Ctrl-C noted, and raised where the model's pieces of text are shown, by what this yields; twice: at once.
+
+    Raised wherever it happens to arrive, it was seen to be lost inside the libraries that compute the answer.
+    """
+    asked = False
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+        check()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_piece(text: str) -> None:
