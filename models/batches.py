@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from models import memory
 from models.errors import DataError
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
@@ -77,10 +78,10 @@ class Sequences:
 def windows(tokens: Tokens, *, context: int, batch_tokens: int) -> Iterator[torch.Tensor]:
     """A split in windows one after the other, in which every token but the first is predicted exactly once.
 
-    tokens: shape (tokens,), at least 2. batch_tokens: about how many tokens a batch holds. Yields shape (B,
-    S), int64; the last window is shorter where the split does not divide by T.
+    tokens: shape (tokens,), at least 2. batch_tokens: about how many tokens a batch holds (see `memory.rows`). Yields
+    shape (B, S), int64; the last window is shorter where the split does not divide by T.
     """
-    rows = max(1, batch_tokens // context)
+    rows = memory.rows(batch_tokens, context)
     whole = (len(tokens) - 1) // context
     for first in range(0, whole, rows):
         starts_B = context * np.arange(first, min(first + rows, whole))
@@ -138,17 +139,15 @@ class Examples:
         return self._order
 
 
-def by_length(lengths: Sequence[int] | npt.NDArray[np.int64], *, batch_tokens: int) -> list[npt.NDArray[np.int64]]:
+def by_length(lengths: Sequence[int] | npt.NDArray[np.int64], *, batch_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
     """Examples in batches of like length, the longest first; padded, a batch holds at most `batch_tokens`
-    (or one example)."""
+    (or one example; see `memory.rows`)."""
     order = np.argsort(-np.asarray(lengths), kind="stable")
-    found: list[npt.NDArray[np.int64]] = []
     start = 0
     while start < len(order):
-        rows = max(1, batch_tokens // max(1, int(lengths[order[start]])))
-        found.append(order[start : start + rows])
+        rows = memory.rows(batch_tokens, int(lengths[order[start]]))
+        yield order[start : start + rows]
         start += rows
-    return found
 
 
 def padded(rows: Sequence[npt.NDArray[Any]], value: int, *, left: bool = False) -> torch.Tensor:

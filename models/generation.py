@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from models import memory
 from models.configuration import Generation
 from models.errors import DataError, SettingError
 
@@ -44,7 +45,7 @@ def generate(
     one that torch or PEFT has wrapped. Its mode and its saved way of generating are as before afterwards.
     settings: `beams` 1 is greedy. end: id of the token that ends an answer. pad: id of the padding, which
     fills batches and is never generated; may be `end`. batch_tokens: bound on prompts x beams x (longest
-    prompt + max_new_tokens) of a batch, which holds at least one prompt.
+    prompt + max_new_tokens) of a batch, which holds at least one prompt (see `memory.rows`).
 
     Nothing is sampled, and nothing but the decoder's first token comes from the model's saved generation
     settings. Every answer may have `max_new_tokens`, whatever the length of its source: a bound by the length
@@ -162,7 +163,7 @@ def _batches(lengths: Sequence[int], beams: int, row_tokens: int, batch_tokens: 
     once. row_tokens: tokens of all beams of one answer."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     while order:
-        rows = max(1, batch_tokens // (beams * lengths[order[0]] + row_tokens))
+        rows = memory.rows(batch_tokens, beams * lengths[order[0]] + row_tokens)
         yield order[:rows]
         order = order[rows:]
 

@@ -9,6 +9,7 @@ Shape suffixes: B examples of a batch, N of a split, T tokens, L labels.
 
 import importlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -126,7 +127,15 @@ def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
     def validate(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
         return evaluate(model, prepared, "validation", multi_label=config.data.multi_label, device=device)
 
-    return Task(build=lambda: _build(config, prepared), draw=draw, loss=loss, evaluate=validate)
+    # Each of several labels is there or not, and the loss is the mean over them.
+    answers = 2 if config.data.multi_label else len(prepared.details["labels"])
+    return Task(
+        build=lambda: _build(config, prepared),
+        draw=draw,
+        loss=loss,
+        evaluate=validate,
+        uniform_loss=math.log(answers),
+    )
 
 
 class _Texts:
@@ -167,8 +176,9 @@ def logits(model: nn.Module, prepared: Prepared, split: Split, *, device: torch.
     """A whole split's, in its order, shape (N, L), fp32 on the CPU. model: in evaluation mode."""
     rows = prepared.column(split, "tokens")
     found: list[torch.Tensor] = []
-    order: list[Array] = by_length(rows.lengths, batch_tokens=EVALUATION_TOKENS)
-    for chosen in order:
+    order: list[Array] = []
+    for chosen in by_length(rows.lengths, batch_tokens=EVALUATION_TOKENS):
+        order.append(chosen)
         inputs = collate([rows[row] for row in chosen], chosen, pad=prepared.pad)
         found.append(logits_of(model, {name: tensor.to(device) for name, tensor in inputs.items()}).float())
     places = torch.from_numpy(np.argsort(np.concatenate(order), kind="stable"))

@@ -20,6 +20,33 @@ class Measurement:
     metrics: Mapping[str, float]
 
 
+GUESS_MARGIN = 0.05
+"""By how much, as a share, losses must be above a guess's to count as diverged."""
+
+
+def worse_than_guessing(before: Mapping[str, float], now: Mapping[str, float], *, uniform: float | None) -> str | None:
+    """Why a run has diverged, judged by two measurements in a row, or None where it has not.
+
+    It has when training and validation loss are above `uniform` at both, by more than `GUESS_MARGIN`, and the
+    validation loss does not fall by as much between them. The validation loss alone would also condemn a model that
+    has learned its training data by heart, and may name labels well; one that still falls has begun high (T5 does:
+    at 140 nats, where a guess has 6). uniform: the loss in nats where all answers are taken for equally likely; None
+    where there is no such loss.
+    """
+    if uniform is None:
+        return None
+    names = ("train/loss", "validation/loss")
+    bound = uniform * (1 + GUESS_MARGIN)
+    if any(found.get(name, -math.inf) <= bound for found in (before, now) for name in names):
+        return None
+    if now["validation/loss"] < before["validation/loss"] * (1 - GUESS_MARGIN):
+        return None
+    return (
+        f"validation loss {now['validation/loss']:.4g} is above the {uniform:.4g} of a uniform guess for two "
+        "measurements in a row, and so is the training loss"
+    )
+
+
 def perplexity(loss_nats: float) -> float:
     """exp(loss); infinity where that is beyond a 64-bit float (a loss above 709 nats)."""
     try:

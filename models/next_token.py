@@ -8,6 +8,7 @@ Shape suffixes: B sequences, T tokens of context, S = T + 1, V vocabulary, N = B
 """
 
 import itertools
+import math
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -56,7 +57,13 @@ def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
     def validate(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
         return evaluate(model, prepared, "validation", context=context, device=device)
 
-    return Task(build=lambda: _build(config, prepared), draw=draw, loss=loss, evaluate=validate)
+    return Task(
+        build=lambda: _build(config, prepared),
+        draw=draw,
+        loss=loss,
+        evaluate=validate,
+        uniform_loss=math.log(prepared.vocabulary),
+    )
 
 
 class _Varied:

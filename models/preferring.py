@@ -142,6 +142,8 @@ def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
             "validation", policy, before, beta=config.beta, tokens=prepared.count("validation", "reply_tokens")
         )
 
+    # No uniform loss: the model begins at log 2, and pairs that it is too sure of take it above that while it still
+    # tells most of them right.
     return Task(build=lambda: _build(config, prepared), draw=draw, loss=loss, evaluate=validate)
 
 

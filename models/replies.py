@@ -16,6 +16,7 @@ Shape suffixes: B sequences, T tokens, V vocabulary, N predicted tokens.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -102,7 +103,13 @@ def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
         sample = config.generation.final_sample if last else config.generation.sample
         return evaluate(config, model, prepared, "validation", device=device, sample=sample)
 
-    return Task(build=lambda: _build(config, prepared), draw=draw, loss=loss, evaluate=validate)
+    return Task(
+        build=lambda: _build(config, prepared),
+        draw=draw,
+        loss=loss,
+        evaluate=validate,
+        uniform_loss=math.log(prepared.vocabulary),
+    )
 
 
 class _Packs:

@@ -8,6 +8,7 @@ A decoder alone reads the source, its end-of-text token, and goes on with the ta
 Shape suffixes: B pairs, S source tokens, T target tokens, V vocabulary.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -110,7 +111,13 @@ def task(config: "Config", prepared: Prepared, *, seed: int) -> Task:
         sample = config.generation.final_sample if last else config.generation.sample
         return evaluate(config, model, prepared, "validation", device=device, sample=sample)
 
-    return Task(build=lambda: _build(config, prepared), draw=draw, loss=loss, evaluate=validate)
+    return Task(
+        build=lambda: _build(config, prepared),
+        draw=draw,
+        loss=loss,
+        evaluate=validate,
+        uniform_loss=math.log(prepared.vocabulary),
+    )
 
 
 class _Pairs:

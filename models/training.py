@@ -18,10 +18,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
-from models import checkpoints, optimizers
+from models import checkpoints, memory, optimizers
+from models.averages import Average
 from models.configuration import Training
-from models.errors import CheckpointError, SettingError
-from models.metrics import Measurement
+from models.errors import CheckpointError, Diverged, SettingError
+from models.metrics import Measurement, worse_than_guessing
 from models.schedules import Segment, learning_rate
 
 FINITE_CHECK_STEPS = 50
@@ -46,14 +47,17 @@ class Task:
 
     build: makes the model, its weights drawn from torch's generator. draw: (first example, examples) to a
     batch, the same for the same arguments. loss: the summed loss of a (micro-)batch in nats, a tensor of
-    shape (). evaluate: the metrics of a model in evaluation mode, `validation/loss` among them; its last argument
-    says whether the run is at its end, where a task may measure more closely.
+    shape (), and the sum of those of its parts. evaluate: the metrics of a model in evaluation mode,
+    `validation/loss` among them; its last argument says whether the run is at its end, where a task may measure more
+    closely. uniform_loss: what `train/loss` and `validation/loss` are where all answers are taken for equally likely,
+    in nats; None where that says nothing.
     """
 
     build: Callable[[], nn.Module]
     draw: Callable[[int, int], Batch]
     loss: Callable[[nn.Module, Inputs], torch.Tensor]
     evaluate: Callable[[nn.Module, torch.device, bool], dict[str, float]]
+    uniform_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class State:
 
     segments: measured so far. steps: of the optimizer. seconds: spent training. best: lowest validation loss in
     nats, reference: the one a gain is counted from, stale: measurements since the last gain (early stopping).
-    ended: why it is over, or None.
+    ended: why it is over, or None. reason: of a run that has diverged with finite losses, in words.
     """
 
     segments: int = 0
@@ -72,6 +76,7 @@ class State:
     reference: float = math.inf
     stale: int = 0
     ended: Literal["complete", "early", "diverged"] | None = None
+    reason: str = ""
     progress: int = 0
     metrics: Mapping[str, float] | None = None
 
@@ -89,30 +94,38 @@ def train(
     seed: int,
     directory: Path,
     identity: Mapping[str, Any],
+    divide: int = 1,
 ) -> Generator[Measurement, None, None]:
     """Train through `segments`, yielding a measurement at the end of each.
 
-    seed: of weights and dropout. directory: for checkpoints. identity: what makes this run the same run, as
-    JSON; a checkpoint of another one is refused. Where the directory holds a checkpoint, the measurement it
-    was taken at comes first, again. The run ends early when it has diverged: its last measurement then has a
-    `validation/loss` of NaN.
+    seed: of weights and dropout. directory: for checkpoints. identity: what makes this run the same run, as JSON; a
+    checkpoint of another one is refused. Where the directory holds a checkpoint, the measurement it was taken at comes
+    first, again. divide: above 1 a forward pass sees at most ceil(m / divide) sequences, m being
+    min(micro_batch_size or batch_size, batch_size), and an evaluation's batches that share of their tokens; the curve
+    stays the same, and a checkpoint may be gone on with under another.
+
+    The run ends early when it has diverged: its last measurement then has a `validation/loss` of NaN, or Diverged is
+    raised after it. Raises DoesNotFit where memory runs out and no larger `divide` would help; else the error as it is.
     """
     state, folder = State(), checkpoints.latest(directory)
     if folder is not None:
         state = _resumed(folder, identity)
         yield state.measurement
-        if state.ended:
+        if _is_over(state):
             return
-    run = _Run(task, settings, seed=seed, examples=segments[-1].first + segments[-1].examples)
-    if folder is not None:
-        run.restore(folder, state)
+    division = memory.Division(divide)
+    with division:
+        run = _Run(task, settings, division, seed=seed, examples=segments[-1].first + segments[-1].examples)
+        if folder is not None:
+            run.restore(folder, state)
     saved_at = time.monotonic()
     for segment in segments[state.segments :]:
-        state = run.advance(state, segment, last=segment is segments[-1])
-        saved = state.ended is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds
-        if saved:
-            run.save(directory, state, identity)
-            saved_at = time.monotonic()
+        with division:
+            state = run.advance(state, segment, last=segment is segments[-1])
+            saved = state.ended is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds
+            if saved:
+                run.save(directory, state, identity)
+                saved_at = time.monotonic()
         generators = run.generators()
         try:
             yield state.measurement
@@ -120,7 +133,7 @@ def train(
             if not saved:
                 run.save(directory, state, identity)
             raise
-        if state.ended:
+        if _is_over(state):
             return
         run.set_generators(generators)  # whoever iterates may have drawn from torch's
 
@@ -143,12 +156,14 @@ def load_trained(directory: Path, model: nn.Module) -> None:
 class _Run:
     """A model in training: everything that has tensors."""
 
-    def __init__(self, task: Task, settings: Training, *, seed: int, examples: int) -> None:
+    def __init__(self, task: Task, settings: Training, division: memory.Division, *, seed: int, examples: int) -> None:
         self.task = task
         self.settings = settings
+        self.division = division
         self.examples = examples
         self.accelerator = _accelerator(settings)
         self.device: torch.device = self.accelerator.device
+        memory.forget_peak(self.device)
         torch.manual_seed(seed)
         self.module = task.build()  # the model itself; self.model may be wrapped
         optimizer = optimizers.build(settings, self.module.to(self.device))
@@ -160,8 +175,9 @@ class _Run:
 
     def advance(self, state: State, segment: Segment, *, last: bool) -> State:
         """Train through one segment and measure; the state after it."""
-        metrics = dict(state.metrics or {})
+        before = metrics = dict(state.metrics or {})
         seconds = state.seconds
+        reason = None
         if segment.steps:  # else two rungs fall on the same example, and the model is the one just measured
             started = time.perf_counter()
             metrics = self._train(segment)
@@ -170,6 +186,8 @@ class _Run:
             metrics |= {"train/tokens_per_second": metrics.pop("tokens") / taken, "train/seconds": seconds}
             finite = math.isfinite(metrics["train/loss"])
             metrics |= self._evaluate(last) if finite else {"validation/loss": math.nan}
+            metrics["train/peak_memory_gib"] = memory.peak_gib(self.device)
+            reason = worse_than_guessing(before, metrics, uniform=self.task.uniform_loss)
         state = replace(
             state,
             segments=state.segments + 1,
@@ -180,6 +198,8 @@ class _Run:
         )
         if not math.isfinite(metrics["validation/loss"]):
             return replace(state, ended="diverged", metrics={**metrics, "validation/loss": math.nan})
+        if reason is not None:
+            return replace(state, ended="diverged", reason=reason)
         state = self._judge(state, metrics["validation/loss"])
         return replace(state, ended="complete") if last else state
 
@@ -196,7 +216,8 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             batch = self.task.draw(first, count)
-            for inputs in _micro_batches(batch.inputs, self.settings.micro_batch_size or count):
+            self.division.rows = self._rows(count)
+            for inputs in _micro_batches(batch.inputs, self.division.rows):
                 loss = self.task.loss(self.model, self._moved(inputs))
                 # Divided by the weight of the whole batch: micro-batches then add up to exactly its gradient.
                 self.accelerator.backward(loss / batch.weight)
@@ -220,9 +241,15 @@ class _Run:
         }
         if self.settings.gradient_clip is not None:
             metrics["train/gradient_norm"] = norm_sum.item() / steps
-        if self.device.type == "cuda":
-            metrics["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         return metrics
+
+    def _rows(self, count: int) -> int:
+        """Sequences a forward pass of a batch of `count`, which may be a few more or fewer than `batch_size`."""
+        whole = self.settings.micro_batch_size or count
+        if self.division.by > 1:
+            asked = min(self.settings.micro_batch_size or math.inf, self.settings.batch_size)
+            whole = math.ceil(asked / self.division.by)
+        return min(whole, count)
 
     def _moved(self, inputs: Inputs) -> Inputs:
         if self.device.type == "cuda":  # pinned memory lets the copy overlap with the step before
@@ -321,45 +348,11 @@ class _Run:
             torch.cuda.set_rng_state(states["cuda"], self.device)
 
 
-class Average:
-    """The running mean of a model's trained weights over its optimizer steps (Polyak averaging).
-
-    Its decay is warmed up as min(decay, (1 + t) / (10 + t)), t the steps so far, so that the random weights of
-    the beginning are soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        present = checkpoints.weights(model, keep=True)
-        self._trained = {name: tensor for name, tensor in present.items() if tensor.requires_grad}
-        self._decay = decay
-        self.tensors = {name: tensor.detach().clone() for name, tensor in self._trained.items()}
-
-    @torch.no_grad()
-    def update(self, steps: int) -> None:
-        """Take in the weights after a step; steps: how many there have been."""
-        decay = min(self._decay, (1 + steps) / (10 + steps))
-        averages = list(self.tensors.values())
-        torch._foreach_lerp_(averages, list(self._trained.values()), 1 - decay)
-
-    @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The model has the averaged weights inside, and its own again afterwards."""
-        own = {name: tensor.detach().clone() for name, tensor in self._trained.items()}
-        self._put(self.tensors)
-        try:
-            yield
-        finally:
-            self._put(own)
-
-    def load(self, tensors: checkpoints.Tensors) -> None:
-        """Take over saved averages."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
-
-    @torch.no_grad()
-    def _put(self, tensors: checkpoints.Tensors) -> None:
-        for name, tensor in self._trained.items():
-            tensor.copy_(tensors[name])
+def _is_over(state: State) -> bool:
+    """Whether the run has ended. Raises Diverged where a reason is to be told."""
+    if state.reason:
+        raise Diverged(state.reason)
+    return state.ended is not None
 
 
 def _resumed(folder: Path, identity: Mapping[str, Any]) -> State:

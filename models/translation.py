@@ -38,6 +38,7 @@ METRICS: tuple[str, ...] = (
     "validation/length_ratio",
     "train/loss",
     "train/tokens_per_second",
+    "train/peak_memory_gib",
 )
 """What a search may optimize, of all that `train` measures."""
 
@@ -93,14 +94,19 @@ class Config(Training):
         return not architectures.is_encoder_decoder(self.model)
 
 
-def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -> Generator[Measurement, None, None]:
+def train(
+    config: Config, *, seed: int, rungs: Sequence[int], directory: Path, divide: int = 1
+) -> Generator[Measurement, None, None]:
     """Train one model and yield what it has reached at each rung and at the end.
 
     seed: of the weights, the order of the pairs, their variation and dropout. rungs: progresses in pairs at which to
     measure. directory: this run's own; what it holds of the same run is gone on with, and the first measurement is
     then the one it was left at. Closing the generator leaves a checkpoint there.
+    divide: where memory does not suffice, into how many parts a forward pass is divided (see `training.train`); the
+    curve stays the same.
 
-    Raises ModelsError for data that cannot be read and for a directory that holds another run.
+    Raises ModelsError for data that cannot be read and for a directory that holds another run, Diverged where the
+    losses are worse than a guess's, DoesNotFit where memory runs out and dividing further would not help.
     """
     from models import schedules, sequence_to_sequence, training
 
@@ -112,6 +118,7 @@ def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -
         seed=seed,
         directory=directory,
         identity=identity.of(config, seed=seed, rungs=rungs, digest=prepared.facts["digest"]),
+        divide=divide,
     )
 
 

@@ -70,7 +70,10 @@ def measure(config: Config, directory: Path, seed: int = 0) -> list[Measurement]
 
 def curve(measurements: list[Measurement]) -> list[tuple[int, dict[str, float]]]:
     return [
-        (item.progress, {name: value for name, value in item.metrics.items() if "second" not in name})
+        (
+            item.progress,
+            {name: value for name, value in item.metrics.items() if "second" not in name and "memory" not in name},
+        )
         for item in measurements
     ]
 

@@ -26,7 +26,10 @@ RUNGS = [512, 1000, 1500]
 
 def curve(measurements: list[Measurement]) -> list[tuple[int, dict[str, float]]]:
     return [
-        (item.progress, {name: value for name, value in item.metrics.items() if "second" not in name})
+        (
+            item.progress,
+            {name: value for name, value in item.metrics.items() if "second" not in name and "memory" not in name},
+        )
         for item in measurements
     ]
 

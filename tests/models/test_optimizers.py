@@ -8,9 +8,9 @@ from torch import nn
 
 from models import adapters, architectures, checkpoints, optimizers
 from models.architectures import Vocabulary
+from models.averages import Average
 from models.configuration import Causal, Lora, SequenceToSequence, Training
 from models.errors import SettingError
-from models.training import Average
 
 VOCABULARY = Vocabulary(50, end=48, pad=49)
 

@@ -74,7 +74,10 @@ def make(tmp_path: Path, chat_model: str) -> Make:
 
 def curve(measurements: list[Measurement]) -> list[tuple[int, dict[str, float]]]:
     return [
-        (item.progress, {name: value for name, value in item.metrics.items() if "second" not in name})
+        (
+            item.progress,
+            {name: value for name, value in item.metrics.items() if "second" not in name and "memory" not in name},
+        )
         for item in measurements
     ]
 

@@ -69,7 +69,10 @@ def run(directory: Path, settings: Training = SETTINGS, task: Task = TASK, seed:
 def curve(measurements: list[Measurement]) -> list[tuple[int, dict[str, float]]]:
     """Measurements without what a clock says."""
     return [
-        (item.progress, {name: value for name, value in item.metrics.items() if "second" not in name})
+        (
+            item.progress,
+            {name: value for name, value in item.metrics.items() if "second" not in name and "memory" not in name},
+        )
         for item in measurements
     ]
 
