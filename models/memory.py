@@ -4,9 +4,11 @@ Knows nothing of models, data or losses, nor who begins a run again with smaller
 """
 
 import errno
+import re
 import resource
 import sys
 from contextvars import ContextVar, Token
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -37,8 +39,13 @@ def peak_gib(device: torch.device) -> float:
     whole process since it began (its peak resident size)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    # Not ru_maxrss on Linux: a process that another one has started keeps the peak of that one as its own.
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    if found is not None:
+        return int(found[1]) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS gives bytes, Linux KiB
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS gives bytes, others KiB
 
 
 def forget_peak(device: torch.device) -> None:

@@ -24,14 +24,16 @@ GUESS_MARGIN = 0.05
 """By how much, as a share, losses must be above a guess's to count as diverged."""
 
 
-def worse_than_guessing(before: Mapping[str, float], now: Mapping[str, float], *, uniform: float | None) -> str | None:
+def worse_than_guessing(
+    before: Mapping[str, float], now: Mapping[str, float], *, uniform: float | None, lowest: float
+) -> str | None:
     """Why a run has diverged, judged by two measurements in a row, or None where it has not.
 
     It has when training and validation loss are above `uniform` at both, by more than `GUESS_MARGIN`, and the
-    validation loss does not fall by as much between them. The validation loss alone would also condemn a model that
-    has learned its training data by heart, and may name labels well; one that still falls has begun high (T5 does:
-    at 140 nats, where a guess has 6). uniform: the loss in nats where all answers are taken for equally likely; None
-    where there is no such loss.
+    validation loss has not come as far below the `lowest` before. The validation loss alone would also condemn a
+    model that has learned its training data by heart, and may name labels well; one that still falls has begun high
+    (T5 does: at 140 nats, where a guess has 6). uniform: the loss in nats where all answers are taken for equally
+    likely; None where there is no such loss.
     """
     if uniform is None:
         return None
@@ -39,7 +41,7 @@ def worse_than_guessing(before: Mapping[str, float], now: Mapping[str, float], *
     bound = uniform * (1 + GUESS_MARGIN)
     if any(found.get(name, -math.inf) <= bound for found in (before, now) for name in names):
         return None
-    if now["validation/loss"] < before["validation/loss"] * (1 - GUESS_MARGIN):
+    if now["validation/loss"] < lowest * (1 - GUESS_MARGIN):
         return None
     return (
         f"validation loss {now['validation/loss']:.4g} is above the {uniform:.4g} of a uniform guess for two "

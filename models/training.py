@@ -187,7 +187,7 @@ class _Run:
             finite = math.isfinite(metrics["train/loss"])
             metrics |= self._evaluate(last) if finite else {"validation/loss": math.nan}
             metrics["train/peak_memory_gib"] = memory.peak_gib(self.device)
-            reason = worse_than_guessing(before, metrics, uniform=self.task.uniform_loss)
+            reason = worse_than_guessing(before, metrics, uniform=self.task.uniform_loss, lowest=state.best)
         state = replace(
             state,
             segments=state.segments + 1,
@@ -275,7 +275,7 @@ class _Run:
         """Early stopping: keep the best weights, count measurements without a gain."""
         rule = self.settings.early_stopping
         if rule.patience is None:
-            return state
+            return replace(state, best=min(loss, state.best))
         if loss < state.best:
             self.best = {name: tensor.to("cpu", copy=True) for name, tensor in self._kept().items()}
         gained = loss < state.reference - rule.min_gain

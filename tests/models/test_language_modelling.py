@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from models import language_modelling, next_token, serving
 from models.configuration import Augment, EarlyStopping, Tokenizer
-from models.errors import CheckpointError, DataError, SettingError
+from models.errors import CheckpointError, DataError, Diverged, SettingError
 from models.language_modelling import Config, Measurement, length, prepare, save, train
 
 Make = Callable[..., Config]
@@ -106,6 +106,15 @@ def test_a_high_learning_rate_ends_in_a_measurement_of_nan(config: Make, tmp_pat
     found = measure(settings, tmp_path / "run")
     assert len(found) < 4
     assert math.isnan(found[-1].metrics["validation/loss"])
+
+
+def test_a_learning_rate_that_makes_a_model_worse_than_a_guess_ends_the_run(config: Make, tmp_path: Path) -> None:
+    settings = config(learning_rate=30.0, schedule="constant", warmup=0.0)
+    found: list[Measurement] = []
+    with pytest.raises(Diverged, match=r"is above the 5\.549 of a uniform guess"):
+        found.extend(train(settings, seed=0, rungs=RUNGS, directory=tmp_path / "run"))
+    assert math.isfinite(found[-1].metrics["validation/loss"])
+    assert len(found) == 2
 
 
 def test_early_stopping_is_reached_through_the_door(config: Make, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import optimizers, training
+from models import memory, optimizers, training
 from models.configuration import EarlyStopping, Training
-from models.errors import CheckpointError
+from models.errors import CheckpointError, Diverged, DoesNotFit, SettingError
 from models.metrics import Measurement
 from models.schedules import segments
 from models.training import Batch, Task
@@ -61,9 +61,13 @@ EXACT = Task(
 """In double precision, and without dropout, whose draws depend on the shape of a micro-batch."""
 
 
-def run(directory: Path, settings: Training = SETTINGS, task: Task = TASK, seed: int = 0, **identity: Any) -> Any:
+def run(
+    directory: Path, settings: Training = SETTINGS, task: Task = TASK, seed: int = 0, divide: int = 1, **identity: Any
+) -> Any:
     parts = segments(rungs=[100, 250, 400], tokens=600, example_tokens=1, batch_size=settings.batch_size)
-    return training.train(task, settings, segments=parts, seed=seed, directory=directory, identity=identity)
+    return training.train(
+        task, settings, segments=parts, seed=seed, directory=directory, identity=identity, divide=divide
+    )
 
 
 def curve(measurements: list[Measurement]) -> list[tuple[int, dict[str, float]]]:
@@ -176,6 +180,176 @@ def test_uneven_weights_count_by_weight_when_accumulated(tmp_path: Path) -> None
     whole = list(run(tmp_path / "whole", settings, task))
     parts = list(run(tmp_path / "parts", replace(settings, micro_batch_size=4), task))
     assert parts[-1].metrics["validation/loss"] == pytest.approx(whole[-1].metrics["validation/loss"], rel=1e-12)
+
+
+class Full:
+    """A task on a device whose memory holds forward passes of so many sequences, and no more."""
+
+    def __init__(self, most: int, task: Task = EXACT) -> None:
+        self.most = most
+        self.seen: list[int] = []
+        self.task = replace(task, loss=self.loss)
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self.seen.append(len(inputs["x"]))
+        if len(inputs["x"]) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee the manual.")
+        return summed_loss(model, inputs)
+
+
+def test_memory_that_runs_out_is_told_as_it_was_and_a_divided_run_goes_on_to_the_same_curve(tmp_path: Path) -> None:
+    whole = list(run(tmp_path / "whole", task=EXACT))
+    first = run(tmp_path / "parts", task=EXACT)
+    next(first)
+    first.close()
+    for divide in (1, 2):
+        with pytest.raises(torch.OutOfMemoryError) as told:
+            list(run(tmp_path / "parts", task=Full(2).task, divide=divide))
+        assert not isinstance(told.value, DoesNotFit)
+    full = Full(2)
+    rest = list(run(tmp_path / "parts", task=full.task, divide=4))
+    assert max(full.seen) == 2
+    for one, other in zip(whole, rest, strict=True):
+        for name in ("train/loss", "validation/loss", "train/gradient_norm"):
+            assert other.metrics[name] == pytest.approx(one.metrics[name], rel=1e-9)
+
+
+@pytest.mark.parametrize(("batch_size", "micro", "divide"), [(6, None, 6), (6, None, 100), (6, 2, 2), (1, None, 1)])
+def test_memory_that_runs_out_with_one_sequence_cannot_be_divided(
+    tmp_path: Path, batch_size: int, micro: int | None, divide: int
+) -> None:
+    settings = replace(SETTINGS, batch_size=batch_size, micro_batch_size=micro)
+    message = "one sequence alone does not fit: CUDA out of memory. Tried to allocate 20.00 MiB."
+    with pytest.raises(DoesNotFit) as told:
+        list(run(tmp_path, settings, Full(0).task, divide=divide))
+    assert str(told.value) == message
+    assert not told.value.divisible
+    assert isinstance(told.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_a_model_for_which_there_is_no_memory_cannot_be_divided(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        raise MemoryError
+
+    with pytest.raises(DoesNotFit, match="the model alone does not fit: MemoryError"):
+        list(run(tmp_path, task=replace(TASK, build=build)))
+
+
+def test_memory_that_runs_out_while_measuring_can_be_divided_until_a_batch_is_one_row(tmp_path: Path) -> None:
+    def evaluate(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
+        if memory.rows(1024, 64) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return {"validation/loss": 1.0}
+
+    def never(model: nn.Module, device: torch.device, last: bool) -> dict[str, float]:
+        memory.rows(1024, 64)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(torch.OutOfMemoryError):  # though the training's forward passes are of one sequence
+        list(run(tmp_path, replace(SETTINGS, micro_batch_size=1), replace(TASK, evaluate=evaluate)))
+    assert len(list(run(tmp_path, task=replace(TASK, evaluate=evaluate), divide=4))) == 4
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        list(run(tmp_path / "never", task=replace(TASK, evaluate=never), divide=8))
+    with pytest.raises(DoesNotFit):
+        list(run(tmp_path / "never", task=replace(TASK, evaluate=never), divide=16))
+
+
+def test_other_errors_are_told_as_they_are(tmp_path: Path) -> None:
+    def loss(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(run(tmp_path, replace(SETTINGS, batch_size=1), replace(TASK, loss=loss)))
+
+
+@pytest.mark.parametrize("divide", [0, -1])
+def test_a_divisor_below_one_is_refused(tmp_path: Path, divide: int) -> None:
+    with pytest.raises(SettingError, match=f"divide: must be at least 1, got {divide}"):
+        list(run(tmp_path, divide=divide))
+
+
+def test_the_memory_taken_is_measured(tmp_path: Path) -> None:
+    found = [item.metrics["train/peak_memory_gib"] for item in run(tmp_path)]
+    assert 0.05 < found[0] <= found[-1] < 64
+
+
+def guessing(losses: list[float], *, uniform: float | None = 1.0, trained: float = 9.0) -> Task:
+    """A task with these validation losses, and about that training loss at each."""
+
+    def loss(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return summed_loss(model, inputs) * 0 + trained * len(inputs["x"])
+
+    return replace(TASK, loss=loss, evaluate=sequence(losses), uniform_loss=uniform)
+
+
+def until_diverged(found: Any) -> tuple[list[float], str]:
+    losses = []
+    try:
+        for item in found:
+            losses.append(item.metrics["validation/loss"])
+    except Diverged as reason:
+        return losses, str(reason)
+    pytest.fail("it did not diverge")
+
+
+def test_losses_above_a_guess_twice_end_the_run_after_their_measurement(tmp_path: Path) -> None:
+    losses, reason = until_diverged(run(tmp_path, task=guessing([0.5, 1.2, 1.3, 0.1])))
+    assert losses == [0.5, 1.2, 1.3]
+    assert reason == (
+        "validation loss 1.3 is above the 1 of a uniform guess for two measurements in a row, and so is the training "
+        "loss"
+    )
+    assert issubclass(Diverged, FloatingPointError)
+
+
+def test_the_last_measurement_of_a_run_counts(tmp_path: Path) -> None:
+    assert until_diverged(run(tmp_path, task=guessing([0.5, 0.6, 1.2, 1.3])))[0] == [0.5, 0.6, 1.2, 1.3]
+
+
+def test_a_loss_that_falls_from_a_height_it_had_risen_to_is_no_gain(tmp_path: Path) -> None:
+    assert until_diverged(run(tmp_path, task=guessing([0.5, 7.0, 6.0])))[0] == [0.5, 7.0, 6.0]
+
+
+def test_a_run_that_ended_above_a_guess_comes_to_the_same_end_when_it_goes_on(tmp_path: Path) -> None:
+    first = run(tmp_path, task=guessing([1.2, 1.3]))
+    next(first), next(first)
+    first.close()  # by whoever had no time to ask for more
+    losses, reason = until_diverged(run(tmp_path, task=replace(TASK, build=lambda: pytest.fail("built again"))))
+    assert losses == [1.3]
+    assert "validation loss 1.3 is above" in reason
+    with pytest.raises(CheckpointError, match="a run that diverged"):
+        trained(tmp_path)
+
+
+def test_a_measurement_above_a_guess_is_remembered_when_a_run_goes_on(tmp_path: Path) -> None:
+    first = run(tmp_path, task=guessing([1.2]))
+    next(first)
+    first.close()
+    assert until_diverged(run(tmp_path, task=guessing([1.3])))[0] == [1.2, 1.3]
+
+
+@pytest.mark.parametrize(
+    ("losses", "changes"),
+    [
+        ([1.2, 0.9, 1.2, 0.9], {}),  # not in a row
+        ([1.04, 1.04, 1.04, 1.04], {}),  # hardly above
+        ([9.0, 8.0, 7.0, 6.0], {}),  # begun high, and falling
+        ([1.2, 1.3, 1.4, 1.5], {"trained": 0.5}),  # learned by heart
+        ([1.2, 1.3, 1.4, 1.5], {"uniform": None}),
+    ],
+)
+def test_a_run_goes_on_with_losses_that_do_not_mean_divergence(
+    tmp_path: Path, losses: list[float], changes: dict[str, Any]
+) -> None:
+    assert len(list(run(tmp_path, task=guessing(losses, **changes)))) == 4
+
+
+def test_rungs_on_one_example_are_one_measurement(tmp_path: Path) -> None:
+    parts = segments(rungs=[100, 101], tokens=200, example_tokens=100, batch_size=6)
+    assert parts[1].steps == 0
+    task = guessing([1.2, 0.9])
+    found = training.train(task, SETTINGS, segments=parts, seed=0, directory=tmp_path, identity={})
+    assert [item.metrics["validation/loss"] for item in found] == [1.2, 1.2, 0.9]
 
 
 def test_a_training_loss_that_is_no_number_ends_the_run_with_nan(tmp_path: Path) -> None:
