@@ -30,9 +30,9 @@ class Keeper:
         self._direction = direction
         self._keep = keep
         self._best: tuple[float, int] | None = None
+        # A coordinator may have died between an ending and the removal that it called for.
         for trial in history.ended:
-            if trial.ending is Ending.COMPLETE and trial.value is not None:
-                self._consider(trial.value, trial.number)
+            self._end(trial.number, trial.ending, trial.value)
 
     def _consider(self, value: float, number: int) -> int | None:
         """Whose folder is not needed any more, now that this trial is complete."""
@@ -47,8 +47,11 @@ class Keeper:
 
     def ended(self, event: Ended) -> None:
         """Take note of an ending, and remove what it makes superfluous."""
-        superfluous: int | None = event.number
-        if event.outcome.ending is Ending.COMPLETE and event.value is not None:
-            superfluous = self._consider(event.value, event.number)
+        self._end(event.number, event.outcome.ending, event.value)
+
+    def _end(self, number: int, ending: Ending | None, value: float | None) -> None:
+        superfluous: int | None = number
+        if ending is Ending.COMPLETE and value is not None:
+            superfluous = self._consider(value, number)
         if self._keep == "best" and superfluous is not None:
             shutil.rmtree(self._folder.trial(superfluous), ignore_errors=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import os
 import platform
@@ -94,15 +95,28 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
     if planned.sweep.mlflow is not None:
         tracking_uri(planned.sweep.mlflow, studies)  # an address that cannot be one is refused now, not hours later
     try:
-        studies.mkdir(parents=True, exist_ok=True)
-        folder.root.mkdir()  # never one that is there already: what it holds is not ours
-        write_atomically(folder.sweep, text)
-        _record(planned, folder, path, assignments).write(folder)
+        _make(folder, text, _record(planned, folder, path, assignments))
     except FileExistsError as error:
         raise UserError(f"{error.filename} is there already and is no study. Use --name or --studies.") from None
     except OSError as error:
         raise UserError(f"cannot write to {studies}: {error.strerror}. Use --studies.") from None
     return planned, folder
+
+
+def _make(folder: StudyFolder, text: str, record: StudyRecord) -> None:
+    """Put a new study in its place whole or not at all: half of one could be neither run nor resumed."""
+    if folder.root.exists():  # what it holds is not ours
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder.root))
+    made = StudyFolder(folder.root.parent / ".new" / f"{folder.name}.{os.getpid()}")
+    made.root.mkdir(parents=True)
+    try:
+        write_atomically(made.sweep, text)
+        record.write(made)
+        made.root.rename(folder.root)
+    finally:
+        shutil.rmtree(made.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            made.root.parent.rmdir()
 
 
 def _free_name(studies: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _TOKENS_A_STEP = 25
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """`pace` is seconds a step, of which there is one for every 25 tokens; `padding` is bytes in a checkpoint."""
+    """`pace` is seconds a step (25 tokens), `padding` bytes in a checkpoint, `chatter` bytes printed at each."""
 
     learning_rate: Annotated[float, Gt(0)]
     dropout: Annotated[float, Ge(0), Le(1)] = 0.1
@@ -53,7 +53,8 @@ def train(config: Config, *, seed: int, rungs: Sequence[int], directory: Path) -
             time.sleep(config.pace)
             seen += _TOKENS_A_STEP
             weight = 0.9 * weight + _gradient(config, seen)
-        print("at", rung, "." * config.chatter, flush=True)
+        sys.stdout.write(f"at {rung} {'.' * config.chatter}\n")
+        sys.stdout.flush()
         _save(checkpoint, {"seen": seen, "weight": weight, "padding": "x" * config.padding})
         yield Measurement(rung, _measure(config, seen, weight))
 
@@ -72,4 +73,4 @@ def _measure(config: Config, seen: int, weight: float) -> dict[str, float]:
 def _save(path: Path, state: dict[str, object]) -> None:
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(state))
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -55,7 +55,7 @@ def check_journal(folder: StudyFolder, asked: int) -> History:
     return history
 
 
-def check_optuna(folder: StudyFolder, history: History) -> None:
+def check_optuna(folder: StudyFolder, history: History, metric: str = "validation/loss") -> None:
     """Optuna's store says the same, and each measurement and ending was told to it once."""
     lines = [json.loads(raw) for raw in folder.optuna.read_text().splitlines()]
     told = collections.Counter((line["trial_id"], line["step"]) for line in lines if line["op_code"] == _INTERMEDIATE)
@@ -65,7 +65,6 @@ def check_optuna(folder: StudyFolder, history: History) -> None:
     storage = JournalStorage(JournalFileBackend(str(folder.optuna)))
     trials = optuna.load_study(study_name=folder.name, storage=storage).get_trials()
     assert [trial.number for trial in trials] == sorted(history.trials)
-    metric = StudyRecord.read(folder).metric["name"]
     for trial in trials:
         record = history.trials[trial.number]
         assert record.ending is not None

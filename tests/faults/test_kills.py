@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +122,8 @@ def test_a_coordinator_killed_a_hundred_times_leaves_what_an_undisturbed_study_l
     kills = int(os.environ.get("HPO_FAULTS_KILLS", "100"))
     began = time.monotonic()
     done = _one_slot(commands, uri, undisturbed(max(14, kills)), kills, seed=2)
-    print(f"{done.kills} kills, {done.early} of them in the start-up, {time.monotonic() - began:.0f} s")
+    took = time.monotonic() - began
+    sys.stdout.write(f"{done.kills} kills, {done.early} of them in the start-up, {took:.0f} s\n")
 
 
 @pytest.mark.slow
