@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
+from hpo import exchange
+from hpo.arguments import (
+    DEFAULT_STUDIES,
+    IsInline,
+    Name,
+    OptionalName,
+    Set,
+    Slots,
+    Studies,
+    SweepFile,
+    Trials,
+    at,
+    console,
+    errors,
+    study_names_that_begin,
+)
 from hpo.errors import HpoError, SweepError, UserError
 
 app = typer.Typer(
@@ -27,36 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-# Without a terminal there is no width to keep to; tables must not be cut at eighty columns.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-errors = Console(stderr=True, highlight=False)
-
-
-def _studies(typed: str) -> list[str]:
-    from hpo.folder import study_names
-
-    folder = Path(os.environ.get("HPO_STUDIES", "studies"))
-    return [name for name in study_names(folder) if name.startswith(typed)]
-
-
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A sweep file, such as sweeps/quickstart.yaml.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A study's name.", autocompletion=_studies)]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override the sweep: a setting (tokens=1000) or a section's key (search.seed=1).",
-    ),
-]
-Studies = Annotated[Path, typer.Option("--studies", envvar="HPO_STUDIES", help="Where studies live.")]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="How many trials in all, the baseline included.")]
-Slots = Annotated[int | None, typer.Option("--slots", min=1, help="How many trials run at once.")]
-IsInline = Annotated[
-    bool,
-    typer.Option("--inline", help="Run trials in this process, one at a time, for debugging (pdb works)."),
-]
-DEFAULT_STUDIES = Path("studies")
 
 
 @app.command()
@@ -128,14 +111,10 @@ def _stoppable(root: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         errors.print(
-            f"Stopped at once. Go on from the last checkpoints:  hpo resume {root.name}{_at(root)}",
+            f"Stopped at once. Go on from the last checkpoints:  hpo resume {root.name}{at(root)}",
             markup=False,
         )
         raise typer.Exit(130) from None
-
-
-def _at(root: Path) -> str:
-    return "" if root.parent == DEFAULT_STUDIES else f" --studies {shlex.quote(str(root.parent))}"
 
 
 def _finish(state: str, root: Path) -> None:
@@ -146,17 +125,19 @@ def _finish(state: str, root: Path) -> None:
 
     folder = StudyFolder(root)
     summary = Summary.read(folder)
-    at = _at(root)
+    where = at(root)
     console.print()
     console.print(study_view(summary))
     console.print()
     if state == "interrupted":
-        console.print(f"Interrupted; nothing is lost. Go on with it:  hpo resume {folder.name}{at}", markup=False)
+        console.print(f"Interrupted; nothing is lost. Go on with it:  hpo resume {folder.name}{where}", markup=False)
         raise typer.Exit(130 if summary.history.reason in ("Ctrl-C", "SIGTERM") else 0)
     if summary.best is None:
-        raise HpoError(f"no trial of study {folder.name!r} was trained in full; hpo show {folder.name}{at} says why.")
-    console.print(f"Look at it:  hpo ui {folder.name}{at}", markup=False)
-    console.print(f"Promote it:  hpo promote {folder.name}{at}", markup=False)
+        raise HpoError(
+            f"no trial of study {folder.name!r} was trained in full; hpo show {folder.name}{where} says why."
+        )
+    console.print(f"Look at it:  hpo ui {folder.name}{where}", markup=False)
+    console.print(f"Promote it:  hpo promote {folder.name}{where}", markup=False)
 
 
 @app.command(name="list")
@@ -211,7 +192,7 @@ def show(
 
 @app.command()
 def ui(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A study's name.", autocompletion=_studies)] = None,
+    name: OptionalName = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="On this machine only (127.0.0.1).")] = 5000,
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
@@ -275,15 +256,15 @@ def promote(
     try:
         promotion = train_in_full(plan, folder, promotion, place, console=console, slots=slots, inline=inline)
     except KeyboardInterrupt:
-        errors.print(f"Stopped at once. The same command goes on:  hpo promote {name}{_at(folder.root)}", markup=False)
+        errors.print(f"Stopped at once. The same command goes on:  hpo promote {name}{at(folder.root)}", markup=False)
         raise typer.Exit(130) from None
     with waiting(console, "registering the model"):
         promotion = publish(promotion, place, folder, plan.objective, model)
     console.print()
     console.print(promotion_view(promotion, place.root / "model"))
-    console.print(f"\nLook at it:  hpo ui {name}{_at(folder.root)}", markup=False)
+    console.print(f"\nLook at it:  hpo ui {name}{at(folder.root)}", markup=False)
     if getattr(plan.objective.module, "SERVING", None):
-        console.print(f"Use it:      hpo serve {name}{_at(folder.root)}", markup=False)
+        console.print(f"Use it:      hpo serve {name}{at(folder.root)}", markup=False)
 
 
 Target = Annotated[
@@ -291,7 +272,7 @@ Target = Annotated[
     typer.Argument(
         metavar="TARGET",
         help="A study (its promoted model), a model's folder, or models:/NAME@alias in the registry.",
-        autocompletion=_studies,
+        autocompletion=study_names_that_begin,
     ),
 ]
 PromotionNumber = Annotated[
@@ -417,6 +398,9 @@ def delete(
     if trouble:
         console.print(f"its runs in the tracker are still there: {trouble}", style="yellow")
     console.print(f"deleted {name}")
+
+
+app.add_typer(exchange.app)
 
 
 def main() -> NoReturn:

@@ -4,6 +4,7 @@ studies/<name>/
     sweep.yaml       the sweep as it was written
     study.json       name, origin, overrides, facts of the data, versions
     journal.jsonl    one line an event, appended, never rewritten
+    warm.jsonl       what it began with of other studies
     optuna.jsonl     Optuna's own journal
     lock             held by the one coordinator
     trials/0007/     the trial's working folder (checkpoints)
@@ -19,6 +20,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -29,6 +31,8 @@ from typing import Any
 from hpo.errors import UserError, did_you_mean
 
 FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESERVED = ("mlflow.db", "mlartifacts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ class StudyFolder:
     @property
     def journal(self) -> Path:
         return self.root / "journal.jsonl"
+
+    @property
+    def warm(self) -> Path:
+        return self.root / "warm.jsonl"
 
     @property
     def optuna(self) -> Path:
@@ -108,7 +116,8 @@ class StudyRecord:
         space: searched settings, each in words.
         facts: what the objective's `prepare` said of its data.
         versions: of the packages that matter.
-        mlflow: {"tracking_uri", "experiment"}, or None where the study is not tracked.
+        mlflow: {"tracking_uri", "experiment"}, or None where the study is not carried to MLflow.
+        wandb: {"project", "entity", "mode"}, or None where it is not carried to W&B.
     """
 
     name: str
@@ -126,6 +135,7 @@ class StudyRecord:
     versions: dict[str, str]
     mlflow: dict[str, str | None] | None
     where: str = ""
+    wandb: dict[str, Any] | None = None
     format: int = FORMAT
 
     @classmethod
@@ -168,6 +178,26 @@ def find_study(studies: Path, name: str) -> StudyFolder:
         names = study_names(studies)
         hint = did_you_mean(name, names) or " `hpo list` shows what is there."
         raise UserError(f"no study {name!r} in {studies}.{hint}")
+    return folder
+
+
+def new_study(studies: Path, name: str) -> StudyFolder:
+    """The folder of a study that is to be made; it is not there yet.
+
+    Raises:
+        UserError: the name is not allowed, or a study has it already; the message suggests a free one.
+    """
+    if name in _RESERVED:
+        raise UserError(f"{name!r} is where MLflow keeps its things, beside the studies. Use --name.")
+    if not _NAME.fullmatch(name):
+        raise UserError(f"a study's name is letters, digits, '.', '_' and '-', up to 100; got {name!r}. Use --name.")
+    folder = StudyFolder(studies / name)
+    if folder.exists:
+        free = next(candidate for n in range(2, 10_000) if not (studies / (candidate := f"{name}-{n}")).exists())
+        raise UserError(
+            f"study {name!r} exists already in {studies}. Go on with it: hpo resume {name}. "
+            f"Begin another: --name {free}. Remove it: hpo delete {name}."
+        )
     return folder
 
 
