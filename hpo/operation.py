@@ -114,6 +114,19 @@ class Notify:
     webhook: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A PostgreSQL database that several coordinators share a study through.
+
+    Attributes:
+        address: postgresql://user@host/database, without a password.
+        lost_after_seconds: without a sign of life, after which a coordinator's trials are taken over by others.
+    """
+
+    address: str
+    lost_after_seconds: float = 60.0
+
+
 def launch(document: Document) -> Launch:
     path: Path_ = ("launch",)
     keys = ("slots", "trials_per_gpu", "threads", "keep", "memory_gib")
@@ -213,18 +226,24 @@ def notify(document: Document) -> Notify | None:
     return Notify(tuple(on), command, webhook)
 
 
-def storage(document: Document) -> str | None:
-    """The database that several coordinators share a study through, or None: this folder alone."""
+def storage(document: Document) -> Storage | None:
+    """Where several coordinators share a study, or None: this folder alone."""
     node = document.tree.get("storage")
     if node is None:
         return None
-    if not isinstance(node, str) or urlsplit(node).scheme not in ("postgresql", "postgres"):
-        document.wrong(("storage",), f"requires an address such as postgresql://user@host/database, got {node!r}.")
+    written = node if isinstance(node, dict) else {"address": node}
+    values = document.known(("storage",), written, ("address", "lost_after"))
+    address = values.get("address")
+    path: Path_ = ("storage", "address") if isinstance(node, dict) else ("storage",)
+    lost_after = document.seconds(("storage", "lost_after"), values.get("lost_after"))
+    if not isinstance(address, str) or urlsplit(address).scheme not in ("postgresql", "postgres"):
+        document.wrong(path, f"requires an address such as postgresql://user@host/database, got {address!r}.")
         return None
-    if urlsplit(node).password is not None:
-        document.wrong(("storage",), "requires an address without a password: set PGPASSWORD, or use ~/.pgpass.")
+    if urlsplit(address).password is not None or "password=" in urlsplit(address).query:
+        # Not repeated here: it would stand in a log.
+        document.wrong(path, "requires an address without a password: set PGPASSWORD, or use ~/.pgpass.")
         return None
-    return node
+    return Storage(address) if lost_after is None else Storage(address, lost_after)
 
 
 def warm_start(document: Document) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 from hpo import operation
 from hpo.document import Document, Path_, load_yaml, override
 from hpo.errors import Mistake, did_you_mean
-from hpo.operation import Budget, Launch, MlflowSettings, Notify, OnFailure, WandbSettings
+from hpo.operation import Budget, Launch, MlflowSettings, Notify, OnFailure, Storage, WandbSettings
 from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space, ordered
 from hpo.trials import Direction, Metric, Rung, Value
 
@@ -103,7 +103,7 @@ class Sweep:
     budget: Budget
     launch: Launch
     on_failure: OnFailure
-    storage: str | None
+    storage: Storage | None
     mlflow: MlflowSettings | None
     wandb: WandbSettings | None
     notify: Notify | None
