@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpo.errors import UserError
+from hpo.errors import Stopped, UserError
+from hpo.forecast import Forecast, Interval, Simulation, peak_memory
 from hpo.launch.devices import cores, gpus, layout
 from hpo.plan import Plan
+from hpo.probe import Findings, Probed, probing
 from hpo.schema import Invalid
-from hpo.wording import duration, number
+from hpo.spending import Rates
+from hpo.track import words
+from hpo.trials import Ending
+from hpo.wording import duration, number, parameters
 
 
 def sweep_view(plan: Plan) -> RenderableType:
@@ -42,7 +47,7 @@ def sweep_view(plan: Plan) -> RenderableType:
     ]
     if search.time_limit_seconds:
         lines.append(f"at most {duration(search.time_limit_seconds)}")
-    lines.append(f"tracking: {_tracking(plan)}")
+    lines.append(f"tracking: {words.plan(sweep.mlflow, sweep.wandb, sweep.path.stem)}")
     parts: list[RenderableType] = [Text("\n".join(lines)), Text(), space]
     if plan.fixed:
         parts += [Text(), fixed]
@@ -98,9 +103,102 @@ def _rungs(plan: Plan) -> str:
     return f"{rungs} tokens" if isinstance(plan.rungs[0], int) else f"{rungs} of a trial"
 
 
-def _tracking(plan: Plan) -> str:
-    settings = plan.sweep.mlflow
-    if settings is None:
-        return "none"
-    where = settings.tracking_uri or "(MLFLOW_TRACKING_URI, else the store beside the studies)"
-    return f"MLflow {where}"
+
+
+def forecast(plan: Plan, slots: int | None, console: Console) -> Forecast:
+    """Probe a sweep on this machine, in view, and print what it will cost.
+
+    Raises:
+        HpoError: the baseline does not train, so that nothing can be said.
+        Stopped: Ctrl-C.
+    """
+    console.print("\nprobing: a few steps of each configuration, in one slot; the baseline in full if that is short")
+    try:
+        with probing(plan, slots) as (probe, shape):
+            for probed in probe.run():
+                console.print(_probed(probed), markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        raise Stopped("the probe was stopped; nothing is left of it.") from None
+    rates = Rates.of(plan.sweep.launch, plan.sweep.budget, len(shape.gpus), shape.slots)
+    found = Simulation(plan, probe.findings, rates, shape.slots).forecast()
+    console.print(forecast_view(plan, probe.findings, found, rates))
+    return found
+
+
+def _probed(probed: Probed) -> str:
+    if probed.trouble is not None:
+        return f"  {probed.what}: {probed.trouble.ending}"
+    return f"  {probed.what}: {'about ' + duration(probed.seconds) if probed.seconds else 'unknown time'} a trial"
+
+
+def forecast_view(plan: Plan, findings: Findings, found: Forecast, rates: Rates) -> RenderableType:
+    """Each probed configuration, what will not fit, and the forecast of the sweep."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("probed", "progress/s", "time a trial", "peak GiB", "settings"):
+        table.add_column(column, justify="left" if column in ("probed", "settings") else "right")
+    for probed in findings.probed:
+        if probed.trouble is None:
+            cells = (number(probed.rate), duration(probed.seconds or 0.0), number(probed.memory, 3))
+        else:
+            cells = ("-", Text(probed.trouble.ending, style="red"), number(probed.memory, 3))  # type: ignore[assignment]
+        table.add_row(probed.what, *cells, parameters(probed.values))
+    parts: list[RenderableType] = [Text(), table, Text()]
+    parts += [Text(line, style="red") for line in _troubles(findings)]
+    if findings.left_out:
+        parts.append(Text(f"not measured alone: {', '.join(findings.left_out)}", style="yellow"))
+    if findings.crowding >= 1.1:
+        parts.append(Text(f"with every slot busy a trial takes {findings.crowding:.2f} times as long; counted below"))
+    parts.append(_forecast_table(findings, found, rates))
+    if found.limit:
+        parts.append(Text(_limited(plan, found, rates), style="yellow"))
+    return Group(*parts)
+
+
+def _forecast_table(findings: Findings, found: Forecast, rates: Rates) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in (f"forecast of {found.trials} trials", "median", "90% of the time between"):
+        table.add_column(column)
+    rows = [
+        ("wall time", _times(found.seconds)),
+        (rates.unit, _numbers(found.gpu_hours)),
+        ("cost", ("-", "no price_per_gpu_hour in the sweep's budget") if found.cost is None else _numbers(found.cost)),
+        ("a trial that is not stopped", _times(found.trial_seconds)),
+    ]
+    most = peak_memory(findings)
+    if most is not None:
+        rows.append(("peak memory", (f"{number(most.memory, 3)} GiB", f"the most of all probed: {most.what}")))
+    for row, cells in rows:
+        table.add_row(row, *cells)
+    return table
+
+
+def _times(interval: Interval) -> tuple[str, str]:
+    return duration(interval.median), f"{duration(interval.low)} and {duration(interval.high)}"
+
+
+def _numbers(interval: Interval) -> tuple[str, str]:
+    return number(interval.median, 3), f"{number(interval.low, 3)} and {number(interval.high, 3)}"
+
+
+def _troubles(findings: Findings) -> list[str]:
+    """Each configuration that went wrong, named with its settings."""
+    lines = []
+    for probed in findings.probed:
+        if probed.trouble is not None:
+            verdict = "will not fit" if probed.trouble.ending is Ending.OUT_OF_MEMORY else probed.trouble.ending.value
+            lines.append(f"{verdict}: {parameters(probed.values)} ({probed.trouble.reason})")
+    return lines
+
+
+def _limited(plan: Plan, found: Forecast, rates: Rates) -> str:
+    """Which limit stops the sweep, and where."""
+    budget = plan.sweep.budget
+    what = {
+        "time limit": f"the time limit of {duration(plan.sweep.search.time_limit_seconds or 0.0)}",
+        "wall time": f"the budget of {duration(budget.seconds or 0.0)}",
+        "hours": f"the budget of {number(budget.gpu_hours)} {rates.unit}",
+        "money": f"the budget of {number(budget.cost)}",
+    }[found.limit]
+    low, high = number(int(found.ended.low)), number(int(found.ended.high))
+    between = f" ({low} to {high})" if low != high else ""
+    return f"{what} will stop it after about {int(found.ended.median)} of {found.trials} trials{between}"

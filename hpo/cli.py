@@ -49,9 +49,13 @@ def check(
     data: Annotated[
         bool, typer.Option("--data/--no-data", help="Whether to read the data too, and show what it is like.")
     ] = True,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Train a few steps of some configurations, and forecast what all will cost.")
+    ] = False,
+    slots: Slots = None,
 ) -> None:
-    """Check a sweep and show what it would run, without training anything."""
-    from hpo.check import data_view, described, sweep_view
+    """Check a sweep and show what it would run; with --probe, what it will cost too."""
+    from hpo.check import data_view, described, forecast, sweep_view
     from hpo.run import read_sweep, waiting
 
     _, plan = read_sweep(sweep, set_ or [])
@@ -60,6 +64,8 @@ def check(
         with waiting(console, "reading the data, which is then kept for the trials"):
             description = described(plan)
         console.print(data_view(description))
+    if probe:
+        forecast(plan, slots, console)
     console.print(f"\n{sweep} is in order. Run it:  hpo run {sweep}", style="green", markup=False)
 
 
@@ -196,16 +202,22 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="On this machine only (127.0.0.1).")] = 5000,
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
-    """Start the MLflow UI and print the link that opens a study."""
-    from hpo.folder import StudyRecord, find_study
+    """Start the MLflow UI and print the link that opens a study; of W&B, the page or what uploads to it."""
+    from hpo.folder import StudyFolder, StudyRecord, find_study
     from hpo.operation import MlflowSettings
+    from hpo.track import words
     from hpo.track.mlflow.pages import front_page, study_page
     from hpo.track.mlflow.server import serve_ui
     from hpo.track.mlflow.store import tracking_uri
 
     record = None if name is None else StudyRecord.read(find_study(studies, name))
+    if record is not None:
+        for line in words.wandb_page(StudyFolder(studies / record.name), record):
+            console.print(line, markup=False, soft_wrap=True)
     if record is not None and record.mlflow is None:
-        raise UserError(f"study {name!r} is not tracked: its sweep says so (`track:`). hpo show {name} shows it here.")
+        if record.wandb is not None:
+            return
+        raise words.without_mlflow(record)
     settings = MlflowSettings() if record is None or record.mlflow is None else MlflowSettings(**record.mlflow)
     uri = tracking_uri(settings, studies)
     console.print("starting the MLflow UI, which takes some seconds")
@@ -222,12 +234,15 @@ def ui(
 
 @app.command()
 def sync(name: Name, studies: Studies = DEFAULT_STUDIES) -> None:
-    """Bring the tracker up to a study's journal, after it was down or slow."""
+    """Bring the trackers up to a study's journal, after one was down or slow."""
     from hpo.folder import find_study
-    from hpo.track import pump
+    from hpo.track import pump, words
 
-    lines = pump.sync(find_study(studies, name))
-    console.print(f"{name}: {lines} lines of the journal carried; the tracker has everything.")
+    folder = find_study(studies, name)
+    for line in pump.sync_all(folder):
+        console.print(f"{name}: {line}", markup=False, soft_wrap=True)
+    for line in words.next_steps(folder):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
