@@ -30,10 +30,10 @@ def worse_than_guessing(
     """Why a run has diverged, judged by two measurements in a row, or None where it has not.
 
     It has when training and validation loss are above `uniform` at both, by more than `GUESS_MARGIN`, and the
-    validation loss has not come as far below the `lowest` before. The validation loss alone would also condemn a
-    model that has learned its training data by heart, and may name labels well; one that still falls has begun high
-    (T5 does: at 140 nats, where a guess has 6). uniform: the loss in nats where all answers are taken for equally
-    likely; None where there is no such loss.
+    validation loss is not the lowest so far. The validation loss alone would also condemn a model that has learned
+    its training data by heart, and may name labels well; one that falls from measurement to measurement has begun
+    high, and learns (T5 begins at up to 140 nats where a guess has 6). uniform: the loss in nats where all answers
+    are taken for equally likely; None where there is no such loss. lowest: validation loss before `now`.
     """
     if uniform is None:
         return None
@@ -41,7 +41,7 @@ def worse_than_guessing(
     bound = uniform * (1 + GUESS_MARGIN)
     if any(found.get(name, -math.inf) <= bound for found in (before, now) for name in names):
         return None
-    if now["validation/loss"] < lowest * (1 - GUESS_MARGIN):
+    if now["validation/loss"] < lowest:
         return None
     return (
         f"validation loss {now['validation/loss']:.4g} is above the {uniform:.4g} of a uniform guess for two "
