@@ -40,7 +40,7 @@ from hpo.search import Search, Trials
 from hpo.study import Study, plan
 from hpo.sweep import Sweep
 from hpo.track.mlflow.store import tracking_uri
-from hpo.track.pump import Pump
+from hpo.track import pump, words
 from hpo.trials import Direction, Ended, rung_tokens
 
 _PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
@@ -149,6 +149,7 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         mlflow=None
         if sweep.mlflow is None
         else {**dataclasses.asdict(sweep.mlflow), "tracking_uri": _address(sweep, folder)},
+        wandb=None if sweep.wandb is None else dataclasses.asdict(sweep.wandb),
     )
 
 
@@ -301,7 +302,7 @@ def conduct(
         console.print(f"study {folder.name}: {shape}; {search.sampler}, {search.pruner}")
         history = History.read(folder.journal)
         study = Study(planned, folder, history, rungs[0])
-        pump = Pump.start(folder) if record.mlflow is not None else None
+        pumps = pump.start_all(folder)
         if study.size < record.search["trials"]:
             record = dataclasses.replace(record, search={**record.search, "trials": int(study.size)})
             record.write(folder)
@@ -309,7 +310,7 @@ def conduct(
         try:
             return _drive(study, search.trials, folder, launcher, record, console, limit, keep).state
         finally:
-            _catch_up(pump, folder, console)
+            _catch_up(pumps, folder, console)
 
 
 @contextlib.contextmanager
@@ -383,18 +384,17 @@ def _left(folder: StudyFolder, count: int, interrupted: str) -> StudyState:
     return StudyState("interrupted", interrupted or "its time limit was reached")
 
 
-def _catch_up(pump: Pump | None, folder: StudyFolder, console: Console) -> None:
-    """Let the tracker take what is left; what it cannot is said, and kept for later."""
-    if pump is None:
+def _catch_up(pumps: Sequence[pump.Pump], folder: StudyFolder, console: Console) -> None:
+    """Let the trackers take what is left; what they cannot is said, and kept for later."""
+    if not pumps:
         return
-    done = False
-    with waiting(console, "MLflow is catching up"), contextlib.suppress(KeyboardInterrupt):
-        done = pump.finish(_CATCH_UP_SECONDS)
-    if not done:
-        console.print(
-            f"MLflow has not taken everything yet (see {folder.tracking}). Nothing is lost: hpo sync {folder.name}",
-            style="yellow",
-        )
+    behind = pumps
+    with waiting(console, words.catching_up(pumps)), contextlib.suppress(KeyboardInterrupt):
+        behind = pump.finish_all(pumps, _CATCH_UP_SECONDS)
+    for each in behind:
+        console.print(words.left(each, folder), style="yellow", markup=False, soft_wrap=True)
+    for line in words.next_steps(folder):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def train_in_full(

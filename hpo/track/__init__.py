@@ -3,6 +3,7 @@
     __init__.py   what the pump needs of a tracker, and nothing else: importing this room costs nothing
     pump.py       journal -> tracker, in batches, in a process of its own, resumable
     mlflow/       the one place that knows MLflow
+    wandb/        the one place that knows W&B
     progress.py   what a tracker says of a study as a whole
     children.py   how this room starts a process
     spelling.py   names and values as trackers accept them
@@ -16,10 +17,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from hpo.errors import HpoError
+from hpo.folder import StudyRecord
 from hpo.journal import History
+
+TITLES = {"mlflow": "MLflow", "wandb": "W&B"}
+"""The trackers there are, as people write them."""
 
 Line = Mapping[str, Any]
 """One line of a journal."""
+
+
+class Refusal(HpoError):
+    """A tracker does not let us in: to ask again at once is of no use."""
+
+
+def tracked(record: StudyRecord) -> list[str]:
+    """The trackers that a study is carried to, by name."""
+    return [name for name, settings in (("mlflow", record.mlflow), ("wandb", record.wandb)) if settings is not None]
 
 
 class Tracker(Protocol):
@@ -61,4 +76,8 @@ class Tracker(Protocol):
 
     def memory(self) -> dict[str, str]:
         """What `open` needs to find the copy again, and links are made from."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the client holds; called last, whatever happened."""
         ...

@@ -1,6 +1,7 @@
-"""The pump: carries a study's journal to its tracker, in batches, from a process of its own.
+"""The pump: carries a study's journal to a tracker, in batches, from a process of its own.
 
-`python -m hpo.track.pump studies/NAME` belongs to one coordinator, which holds the other end of its stdin.
+`python -m hpo.track.pump studies/NAME mlflow` belongs to one coordinator, which holds the other end of its stdin.
+Each tracker has a pump of its own, so that one which is down does not hold up the other.
 It follows the journal from a cursor on disk, waits out a tracker that is down, and when the coordinator is
 done, or dead, carries what is left and ends. The cursor moves after a batch is written, so a batch may be
 written twice, never not at all; trackers take that without a trace. Knows no tracker's client.
@@ -17,7 +18,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -25,7 +26,7 @@ from hpo.errors import HpoError, UserError
 from hpo.folder import StudyFolder, StudyRecord, is_locked, write_atomically
 from hpo.journal import History, lines
 from hpo.operation import MlflowSettings
-from hpo.track import Line, Tracker, children, spelling
+from hpo.track import TITLES, Line, Refusal, Tracker, children, spelling, tracked
 
 _log = logging.getLogger("hpo.track.pump")
 
@@ -38,15 +39,19 @@ _NICENESS = 10
 _GIVEN_UP = 3
 
 
-def tracker_of(folder: StudyFolder) -> Tracker | None:
-    """The tracker a study is carried to, or None where it is not tracked."""
-    from hpo.track.mlflow.runs import MlflowTracker
-    from hpo.track.mlflow.store import tracking_uri
-
+def tracker_of(folder: StudyFolder, name: str = "mlflow") -> Tracker | None:
+    """A tracker that a study is carried to, or None where it is not carried to this one."""
     record = StudyRecord.read(folder)
-    if record.mlflow is None:
-        return None
-    return MlflowTracker(folder, record, tracking_uri(MlflowSettings(**record.mlflow), folder.root.parent))
+    if name == "mlflow" and record.mlflow is not None:
+        from hpo.track.mlflow.runs import MlflowTracker
+        from hpo.track.mlflow.store import tracking_uri
+
+        return MlflowTracker(folder, record, tracking_uri(MlflowSettings(**record.mlflow), folder.root.parent))
+    if name == "wandb" and record.wandb is not None:
+        from hpo.track.wandb.runs import WandbTracker
+
+        return WandbTracker(folder, record)
+    return None
 
 
 class Courier:
@@ -136,6 +141,8 @@ class Courier:
 def one_line(error: BaseException) -> str:
     """An exception as one line for people; of a chain of connection errors, the reason alone."""
     text = " ".join(str(error).split())
+    if isinstance(error, HpoError):
+        return text
     for reason in ("Connection refused", "Name or service not known", "timed out", "database is locked"):
         if reason in text:
             return reason
@@ -212,7 +219,7 @@ def follow(courier: Courier, coordinator: Coordinator) -> bool:
             failures += 1
             if failures == 1:
                 _log.warning("%s. Trying again; nothing is lost", one_line(error), exc_info=_unforeseen(error))
-            if not present and failures >= _LAST_TRIES:
+            if not present and (failures >= _LAST_TRIES or isinstance(error, Refusal)):
                 _log.warning("given up for now: hpo sync carries the rest")
                 return False
             coordinator.wait(min(2.0 ** (failures - 1), _LONGEST_WAIT_SECONDS))
@@ -226,22 +233,26 @@ def follow(courier: Courier, coordinator: Coordinator) -> bool:
 
 def _unforeseen(error: Exception) -> bool:
     """Whether the log needs a traceback: not for a server that is down."""
-    return not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("mlflow", "requests")
+    return not isinstance(error, OSError | HpoError) and type(error).__module__.partition(".")[0] not in (
+        "mlflow",
+        "requests",
+    )
 
 
 @contextlib.contextmanager
-def _alone(folder: StudyFolder, *, wait: bool) -> Iterator[None]:
+def _alone(folder: StudyFolder, tracker: str = "mlflow", *, wait: bool) -> Iterator[None]:
     """One writer to a tracker at a time: runs are looked for before they are made.
 
     Raises:
         UserError: another is at it, and `wait` is False.
     """
     folder.tracking.mkdir(exist_ok=True)
-    with (folder.tracking / "lock").open("a") as file:
+    with (folder.tracking / f"{tracker}.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
-            raise UserError(f"study {folder.name!r} is being carried to its tracker already, by its own run.") from None
+            title = TITLES.get(tracker, tracker)
+            raise UserError(f"study {folder.name!r} is being carried to {title} already, by its own run.") from None
         yield
 
 
@@ -249,11 +260,11 @@ def main(argv: list[str]) -> int:
     """The pump's process. Exit code 0: everything was carried."""
     os.nice(_NICENESS)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
-    folder = StudyFolder(Path(argv[0]))
-    tracker = tracker_of(folder)
+    folder, name = StudyFolder(Path(argv[0])), argv[1]
+    tracker = tracker_of(folder, name)
     if tracker is None:
         return 0
-    with _alone(folder, wait=True):
+    with _alone(folder, name, wait=True), contextlib.closing(tracker):
         return 0 if follow(Courier(folder, tracker), _Stdin()) else _GIVEN_UP
 
 
@@ -261,34 +272,46 @@ def main(argv: list[str]) -> int:
 
 
 class Pump:
-    """The coordinator's hold on its pump. Nothing here raises: a search does not depend on its copies."""
+    """The coordinator's hold on a pump. Nothing here raises: a search does not depend on its copies."""
 
-    def __init__(self, folder: StudyFolder, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, folder: StudyFolder, process: subprocess.Popen[bytes] | None, tracker: str = "mlflow") -> None:
         self._folder = folder
         self._process = process
+        self.tracker = tracker
 
     @classmethod
-    def start(cls, folder: StudyFolder) -> Self:
-        """Begin to carry a study."""
+    def start(cls, folder: StudyFolder, tracker: str = "mlflow") -> Self:
+        """Begin to carry a study to a tracker."""
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         environment = children.environment(**threads, CUDA_VISIBLE_DEVICES="")
-        command = children.command("hpo.track.pump", str(folder.root.resolve()))
+        command = children.command("hpo.track.pump", str(folder.root.resolve()), tracker)
         try:
             folder.tracking.mkdir(exist_ok=True)
-            with (folder.tracking / "mlflow.log").open("ab") as log:
+            with (folder.tracking / f"{tracker}.log").open("ab") as log:
                 # A session of its own: Ctrl-C in the terminal is for the coordinator.
                 process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
                 )
         except OSError as error:
             _log.warning("the pump could not be started: %s", error)
-            return cls(folder, None)
-        return cls(folder, process)
+            return cls(folder, None, tracker)
+        return cls(folder, process, tracker)
+
+    @property
+    def title(self) -> str:
+        """The tracker as people write it."""
+        return TITLES.get(self.tracker, self.tracker)
 
     def trouble(self) -> str | None:
         """Why the tracker does not take anything at the moment; None if it does."""
-        trouble = read_cursor(self._folder).get("trouble")
+        trouble = read_cursor(self._folder, self.tracker).get("trouble")
         return None if trouble is None else str(trouble)
+
+    def dismiss(self) -> None:
+        """Tell the pump that nothing more will come; it carries what is left and ends."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
 
     def finish(self, timeout_seconds: float) -> bool:
         """Let the pump carry what is left and end.
@@ -298,14 +321,29 @@ class Pump:
         """
         if self._process is None:
             return False
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        self.dismiss()
         try:
             return self._process.wait(timeout_seconds) == 0
         except subprocess.TimeoutExpired:
             _end(self._process)
             return False
+
+
+def start_all(folder: StudyFolder) -> list[Pump]:
+    """A pump for each tracker of a study."""
+    return [Pump.start(folder, name) for name in tracked(StudyRecord.read(folder))]
+
+
+def finish_all(pumps: Sequence[Pump], timeout_seconds: float) -> list[Pump]:
+    """Let all carry what is left, side by side, and end.
+
+    Returns:
+        Those that could not carry everything.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    for pump in pumps:
+        pump.dismiss()
+    return [pump for pump in pumps if not pump.finish(max(0.0, deadline - time.monotonic()))]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -317,11 +355,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def sync(folder: StudyFolder, *, from_start: bool = False, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Bring a study's tracker up to its journal, now, in this process.
+def sync(
+    folder: StudyFolder,
+    name: str | None = None,
+    *,
+    from_start: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Bring a study's trackers up to its journal, now, in this process.
 
     Args:
         folder: of the study.
+        name: of one tracker; all of the study's, one after another, by default.
         from_start: go through the whole journal again, for a tracker that lost something.
         sleep: how to wait between tries.
 
@@ -330,12 +375,42 @@ def sync(folder: StudyFolder, *, from_start: bool = False, sleep: Callable[[floa
 
     Raises:
         UserError: the study is not tracked, or its own pump is at work.
-        HpoError: the tracker cannot be reached.
+        HpoError: a tracker cannot be reached.
     """
-    tracker = tracker_of(folder)
-    if tracker is None:
+    names = _tracked(folder) if name is None else [name]
+    return sum(_sync(folder, each, from_start, sleep) for each in names)
+
+
+def sync_all(folder: StudyFolder) -> Iterator[str]:
+    """Bring each of a study's trackers up to its journal, and say of each how it went.
+
+    Raises:
+        UserError: the study is not tracked.
+        HpoError: the first of what the trackers raised, once all were tried.
+    """
+    raised: list[HpoError] = []
+    for name in _tracked(folder):
+        try:
+            yield f"{sync(folder, name)} lines of the journal carried; {TITLES[name]} has everything."
+        except HpoError as error:
+            raised.append(error)
+    yield from map(str, raised[1:])
+    if raised:
+        raise raised[0]
+
+
+def _tracked(folder: StudyFolder) -> list[str]:
+    names = tracked(StudyRecord.read(folder))
+    if not names:
         raise UserError(f"study {folder.name!r} is not tracked: its sweep says `track: {{}}`.")
-    with _alone(folder, wait=False):
+    return names
+
+
+def _sync(folder: StudyFolder, name: str, from_start: bool, sleep: Callable[[float], None]) -> int:
+    tracker = tracker_of(folder, name)
+    if tracker is None:
+        raise UserError(f"study {folder.name!r} is not tracked by {TITLES.get(name, name)}.")
+    with _alone(folder, name, wait=False), contextlib.closing(tracker):
         courier = Courier(folder, tracker, from_start=from_start)
         carried = failures = 0
         while True:
@@ -347,8 +422,9 @@ def sync(folder: StudyFolder, *, from_start: bool = False, sleep: Callable[[floa
                     return carried
             except Exception as error:
                 failures += 1
-                if failures >= _SYNC_TRIES:
-                    rule = f"MLflow at {tracker.address} cannot be written to: {one_line(error)}."
+                if failures >= _SYNC_TRIES or isinstance(error, Refusal):
+                    where = f"{TITLES.get(name, name)} at {tracker.address}"
+                    rule = f"{where} cannot be written to: {one_line(error)}."
                     raise HpoError(
                         f"{rule} Nothing is lost; try again when it is back: hpo sync {folder.name}"
                     ) from error

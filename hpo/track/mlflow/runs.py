@@ -87,7 +87,7 @@ class MlflowTracker:
         for line in lines:
             if line["event"] == "study":
                 states.append(line)
-            else:
+            elif "trial" in line:
                 by_trial.setdefault(line["trial"], []).append(line)
         for number, own in by_trial.items():
             self._write_trial(history.trials[number], own)
@@ -103,6 +103,9 @@ class MlflowTracker:
         tags = {"hpo.state": "interrupted: the coordinator died; hpo resume goes on"}
         store.log(self._client, self._study_run, [], {}, tags)
         self._client.update_run(self._study_run, status="KILLED")
+
+    def close(self) -> None:
+        """Nothing: each call to MLflow stands for itself."""
 
     # -- runs ---------------------------------------------------------------------------------------------
 
