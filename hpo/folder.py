@@ -114,6 +114,7 @@ class StudyRecord:
         search: {"sampler", "pruner", "trials", "seed", "rungs"} as text and numbers.
         fixed: settings that do not vary, by dotted name.
         space: searched settings, each in words.
+        rates: what an hour of a slot is (`hpo.spending.Rates`).
         facts: what the objective's `prepare` said of its data.
         versions: of the packages that matter.
         mlflow: {"tracking_uri", "experiment"}, or None where the study is not carried to MLflow.
@@ -134,6 +135,7 @@ class StudyRecord:
     facts: dict[str, Any]
     versions: dict[str, str]
     mlflow: dict[str, str | None] | None
+    rates: dict[str, Any] = dataclasses.field(default_factory=dict)
     where: str = ""
     wandb: dict[str, Any] | None = None
     format: int = FORMAT

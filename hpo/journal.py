@@ -17,7 +17,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from hpo.errors import HpoError, UserError
-from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measurement, Progressed, Started, Value
+from hpo.trials import (
+    Assignment,
+    Ended,
+    Ending,
+    Event,
+    Interrupted,
+    Measurement,
+    Outcome,
+    Progressed,
+    Retired,
+    Started,
+    Value,
+)
 
 
 def _number(value: float) -> float | str:
@@ -57,19 +69,29 @@ def encode(event: Event | StudyState, at: float) -> str:
                 "reason": outcome.reason,
             }
             line |= {"seconds": round(seconds, 4), "value": None if value is None else _number(value)}
-        case Interrupted(number, seconds):
+        case Interrupted(number, seconds, setback, divide):
             line = {"event": "interrupted", "trial": number, "seconds": round(seconds, 4)}
-        case StudyState(state, reason):
+            if setback is not None:
+                line |= {"setback": setback.ending.value, "reason": setback.reason, "divide": divide}
+        case Retired(slot, reason):
+            line = {"event": "retired", "slot": slot, "reason": reason}
+        case StudyState(state, reason, seconds):
             line = {"event": "study", "state": state, "reason": reason}
+            if seconds is not None:
+                line["seconds"] = round(seconds, 3)
     return json.dumps({"at": round(at, 3), **line}, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class StudyState:
-    """A run of the study began or ended: running, finished, interrupted or failed, and why if there is more to say."""
+    """A run of the study began or ended: running, finished, interrupted or failed, and why if there is more to say.
+
+    `seconds` is how long the run took, where it ended in good order: clocks are set, a day ahead or back.
+    """
 
     state: str
     reason: str = ""
+    seconds: float | None = None
 
 
 class JournalError(HpoError):
@@ -165,6 +187,8 @@ class TrialRecord:
     value: float | None = None
     interrupted: bool = False
     length: int | None = None
+    setbacks: list[Outcome] = field(default_factory=list)
+    divide: int = 1
 
     @property
     def progress(self) -> int:
@@ -191,6 +215,7 @@ class History:
         self.seconds = 0.0  #: wall time of all runs of the study together
         self.offset = 0
         self._running_since: float | None = None
+        self._last_at = 0.0
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -203,7 +228,11 @@ class History:
     def add(self, line: Mapping[str, Any]) -> None:
         if line["event"] == "study":
             self._study(line)
-            return
+        elif "trial" in line:
+            self._trial(line)
+        self._last_at = line["at"]
+
+    def _trial(self, line: Mapping[str, Any]) -> None:
         number = line["trial"]
         match line["event"]:
             case "started" if number in self.trials:
@@ -235,14 +264,17 @@ class History:
             case "interrupted":
                 trial = self.trials[number]
                 trial.interrupted, trial.seconds = True, line["seconds"]
+                if "setback" in line:
+                    trial.setbacks.append(Outcome(Ending(line["setback"]), line["reason"]))
+                    trial.divide = line["divide"]
 
     def _study(self, line: Mapping[str, Any]) -> None:
         self.state, self.reason = line["state"], line["reason"]
-        if self.state == "running":
-            self._running_since = line["at"]
-        elif self._running_since is not None:
-            self.seconds += line["at"] - self._running_since
-            self._running_since = None
+        if self._running_since is not None:
+            # A run that was killed says no duration: from its first line to its last, unless the clock was set back.
+            lasted = max(0.0, (self._last_at if self.state == "running" else line["at"]) - self._running_since)
+            self.seconds += line.get("seconds", lasted)
+        self._running_since = line["at"] if self.state == "running" else None
 
     @property
     def ended(self) -> list[TrialRecord]:
@@ -258,4 +290,4 @@ class History:
 
         trial = self.trials[number]
         rungs = tuple(rung if isinstance(rung, int) else Fraction(rung) for rung in trial.rungs)
-        return Assignment(number, trial.parameters, trial.settings, trial.seed, rungs, trial.protected)
+        return Assignment(number, trial.parameters, trial.settings, trial.seed, rungs, trial.protected, trial.divide)

@@ -3,7 +3,10 @@
 An objective is a module with a trial function. Nothing else is required of it; what else it can do, it says
 with further functions and names beside the trial function:
 
-    train(config, *, seed, rungs, directory)   yields measurements; `config`'s annotation is the settings type
+    train(config, *, seed, rungs, directory)   yields measurements; `config`'s annotation is the settings type.
+                                               With a further argument `divide`, it may be asked to go on from its
+                                               last checkpoint doing each forward pass in so many parts (a number
+                                               from 1), because the whole did not fit into memory
     length(config) -> int                      tokens of a whole trial; needed for rungs given as shares
     prepare(config) -> dict                    done once before any trial; returns facts worth showing
     test(config, *, directory) -> dict         metrics on data no trial has seen; needed for promotion
@@ -46,7 +49,7 @@ from hpo.errors import UserError, did_you_mean
 from hpo.schema import Schema
 from hpo.trials import Measured
 
-_ARGUMENTS = ("seed", "rungs", "directory")
+_ARGUMENTS = ("seed", "rungs", "directory", "divide")
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,16 @@ class Objective:
         """Tokens a whole trial of this configuration sees, where the objective says."""
         return int(self.module.length(config)) if self.has("length") else None
 
-    def train(self, config: Any, *, seed: int, rungs: list[int], directory: Path) -> Generator[Measured, None, None]:
+    @property
+    def divides(self) -> bool:
+        """Whether a trial can do its forward passes in parts."""
+        return "divide" in self.accepts
+
+    def train(
+        self, config: Any, *, seed: int, rungs: list[int], directory: Path, divide: int = 1
+    ) -> Generator[Measured, None, None]:
         """The trial as a generator of measurements."""
-        given = {"seed": seed, "rungs": rungs, "directory": directory}
+        given = {"seed": seed, "rungs": rungs, "directory": directory, "divide": divide}
         return self.function(config, **{name: given[name] for name in self.accepts})
 
     def call(self, companion: str, settings: Mapping[str, object], **arguments: Any) -> Any:

@@ -13,35 +13,32 @@ import os
 import platform
 import re
 import shutil
-import signal
 import sys
 import time
-import types
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
 from hpo.errors import HpoError, Stopped, UserError
 from hpo.folder import StudyFolder, StudyRecord, locked, write_atomically
-from hpo.journal import History, Journal, JournalError, StudyState
-from hpo.keeping import Keeper
+from hpo.journal import History
 from hpo.launch import Launcher
 from hpo.launch.devices import Layout, cores, gpus, layout
 from hpo.launch.inline import Inline
 from hpo.launch.processes import Processes
-from hpo.live import View, open_view
 from hpo.plan import Plan
 from hpo.promote import Given, Promotion, test
-from hpo.search import Search, Trials
+from hpo.session import Terms, drive
+from hpo.spending import Rates
 from hpo.study import Study, plan
 from hpo.sweep import Sweep
-from hpo.track.mlflow.store import tracking_uri
 from hpo.track import pump, words
-from hpo.trials import Direction, Ended, rung_tokens
+from hpo.track.mlflow.store import tracking_uri
+from hpo.trials import rung_tokens
 
 _PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -206,27 +203,6 @@ def reopened(folder: StudyFolder) -> Plan:
     return plan(text, Path(record.origin), record.assignments, name=str(folder.sweep))
 
 
-class Interrupt:
-    """Ctrl-C once: leave in good order. Twice: at once. SIGTERM counts as one."""
-
-    def __init__(self) -> None:
-        self.asked = ""
-
-    def __enter__(self) -> Interrupt:
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        # Nothing is printed here: the signal may have come in the middle of a print.
-        self.asked = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
-
-
 def launcher_for(
     planned: Plan, folder: StudyFolder, where: Path, slots: int | None, *, inline: bool
 ) -> tuple[Launcher, Layout]:
@@ -243,6 +219,7 @@ def launcher_for(
         gpus=shape.gpus,
         log=folder.server_log,
         where=where,
+        memory_bytes=None if launch.memory_gib is None else int(launch.memory_gib * 2**30),
     )
     return launcher, shape
 
@@ -297,7 +274,8 @@ def conduct(
             if fresh:  # nothing was begun: the name is free again
                 shutil.rmtree(folder.root)
             raise
-        record = dataclasses.replace(StudyRecord.read(folder), facts=facts)
+        rates = Rates.of(planned.sweep.launch, planned.sweep.budget, len(shape.gpus), launcher.slots)
+        record = dataclasses.replace(StudyRecord.read(folder), facts=facts, rates=dataclasses.asdict(rates))
         record.write(folder)
         console.print(f"study {folder.name}: {shape}; {search.sampler}, {search.pruner}")
         history = History.read(folder.journal)
@@ -306,9 +284,17 @@ def conduct(
         if study.size < record.search["trials"]:
             record = dataclasses.replace(record, search={**record.search, "trials": int(study.size)})
             record.write(folder)
-        limit, keep = search.time_limit_seconds, planned.sweep.launch.keep
+        sweep = planned.sweep
+        terms = Terms(
+            search.trials,
+            search.time_limit_seconds,
+            sweep.launch.keep,
+            sweep.on_failure,
+            planned.objective.divides,
+            sweep.budget,
+        )
         try:
-            return _drive(study, search.trials, folder, launcher, record, console, limit, keep).state
+            return drive(study, terms, folder, launcher, record, console).state
         finally:
             _catch_up(pumps, folder, console)
 
@@ -322,66 +308,6 @@ def waiting(console: Console, what: str) -> Iterator[None]:
     else:
         console.print(what)
         yield
-
-
-def _drive(
-    trials: Trials,
-    count: int,
-    folder: StudyFolder,
-    launcher: Launcher,
-    record: StudyRecord,
-    console: Console,
-    seconds_left: float | None = None,
-    keep: Literal["best", "all"] = "all",
-) -> StudyState:
-    """Search until `count` trials have ended, in full view, and journal how it was left."""
-    history = History.read(folder.journal)
-    count = int(min(count, trials.size))
-    deadline = None if seconds_left is None else time.monotonic() + seconds_left
-    keeper = Keeper(folder, Direction(record.metric["direction"]), keep, history)
-    with Journal(folder.journal, time.time) as journal:
-        view: View = open_view(console, record, history, count, launcher.slots)
-        state = StudyState("failed", "the coordinator raised an error")
-        journal.append(StudyState("running"))
-        try:
-            with Interrupt() as interrupt:
-                told = False
-
-                def leave() -> bool:
-                    nonlocal told
-                    if interrupt.asked and not told:
-                        told = True
-                        view.note(
-                            "Stopping: each trial is set aside at its next measurement. Ctrl-C again stops at once."
-                        )
-                    return bool(interrupt.asked) or (deadline is not None and time.monotonic() >= deadline)
-
-                for event in Search(trials, launcher, journal, folder, history, count, leave).events():
-                    view.show(event)
-                    if isinstance(event, Ended):
-                        keeper.ended(event)
-                state = _left(folder, count, interrupt.asked)
-        except KeyboardInterrupt:
-            state = StudyState("interrupted", "stopped at once")
-            raise
-        except JournalError as error:
-            state = StudyState("interrupted", str(error))
-            raise
-        except HpoError as error:
-            state = StudyState("failed", str(error))
-            raise
-        finally:
-            launcher.kill()
-            with contextlib.suppress(JournalError):  # a full disk; the lock says that nobody runs the study any more
-                journal.append(state)
-            view.close()
-    return state
-
-
-def _left(folder: StudyFolder, count: int, interrupted: str) -> StudyState:
-    if len(History.read(folder.journal).ended) >= count:
-        return StudyState("finished")
-    return StudyState("interrupted", interrupted or "its time limit was reached")
 
 
 def _catch_up(pumps: Sequence[pump.Pump], folder: StudyFolder, console: Console) -> None:
@@ -429,7 +355,8 @@ def train_in_full(
         with_rungs = planned.objective.has("length")
         given = Given(promotion, planned.sweep.metric, record.search["seed"], history, with_rungs=with_rungs)
         shown = dataclasses.replace(record, name=f"{record.name}, promotion {promotion.number}")
-        state = _drive(given, 2, place, launcher, shown, console)
+        terms = Terms(2, policy=planned.sweep.on_failure, divides=planned.objective.divides)
+        state = drive(given, terms, place, launcher, shown, console)
         if state.state != "finished":
             raise Stopped("interrupted; nothing is lost. The same command goes on.")
         with waiting(console, "testing both models on the test split"):

@@ -6,18 +6,39 @@ what they do; nothing of Optuna, processes, screens or trackers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from hpo.errors import HpoError
 from hpo.folder import StudyFolder
 from hpo.journal import History, Journal
-from hpo.launch import Finished, Job, Launcher, Report
-from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measured, Outcome, Progressed, Started
+from hpo.launch import Begun, Finished, Job, Launcher, Report
+from hpo.operation import OnFailure
+from hpo.recovery import Alike, RepeatedFailure, Retries, Slots
+from hpo.spending import Meter
+from hpo.trials import (
+    Assignment,
+    Ended,
+    Ending,
+    Event,
+    Interrupted,
+    Measured,
+    Outcome,
+    Progressed,
+    Retired,
+    Started,
+    rung_tokens,
+)  # fmt: skip
+from hpo.wording import duration
+
+__all__ = ["DiskFull", "RepeatedFailure", "Search", "Trials"]
 
 _POLL_SECONDS = 1.0
-_SAME_FAILURES = 3
+_HUNG_SECONDS = 300.0  # a pause of the machine or a slow disk is not yet a hang, however quick the trials
 
 
 class Trials(Protocol):
@@ -39,19 +60,49 @@ class Trials(Protocol):
     def tell(self, number: int, outcome: Outcome) -> None: ...
 
 
-class RepeatedFailure(HpoError):
-    """Several trials in a row failed alike; more of them would only burn the budget."""
+class DiskFull(HpoError):
+    """A trial could not write its checkpoint; others will not be able to either."""
 
 
 @dataclass(slots=True)
 class _Running:
-    """A trial in a slot. `verdict` is set once it was told to stop; None then means: set aside, to be resumed."""
+    """A trial in a slot. `verdict` is set once it was told to stop; None then means: set aside, to be resumed.
+
+    `since` is when it was last heard of, `gap` the most tokens between two measurements, where known.
+    """
 
     assignment: Assignment
+    slot: int
     earlier_seconds: float
     seen: int
+    since: float
+    gap: int | None = None
     told: bool = False
     verdict: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A trial to begin again, not before `due`."""
+
+    assignment: Assignment
+    due: float = 0.0
+
+
+@dataclass
+class _Pace:
+    """The slowest that this run has seen: seconds for a token, and between two measurements."""
+
+    per_token: float = 0.0
+    between: float = 0.0
+
+    def learn(self, seconds: float, tokens: int) -> None:
+        self.per_token = max(self.per_token, seconds / max(1, tokens))
+        self.between = max(self.between, seconds)
+
+    def expected(self, gap: int | None) -> float:
+        """Seconds until a trial should have measured; 0 where nothing is known yet."""
+        return self.between if gap is None else self.per_token * gap
 
 
 @dataclass
@@ -62,6 +113,10 @@ class Search:
         trials: how many trials are to have ended when this is over.
         leave: asked between events; once true, nothing is started and running trials are set aside at
             their next measurement.
+        policy: what happens when trials do not end by themselves.
+        divides: whether the objective can do its forward passes in parts.
+        meter: told when slots are busy.
+        clock: monotonic seconds.
     """
 
     study: Trials
@@ -71,90 +126,177 @@ class Search:
     history: History
     trials: int
     leave: Callable[[], bool]
+    policy: OnFailure = field(default_factory=OnFailure)
+    divides: bool = False
+    meter: Meter | None = None
+    clock: Callable[[], float] = time.monotonic
     _running: dict[int, _Running] = field(default_factory=dict)
+    _waiting: list[_Waiting] = field(default_factory=list)
+    _retired: set[int] = field(default_factory=set)
+    _seconds: dict[int, float] = field(default_factory=dict)
+    _seen: dict[int, int] = field(default_factory=dict)
+    _pace: _Pace = field(default_factory=_Pace)
+
+    def __post_init__(self) -> None:
+        self._retries = Retries.of(self.policy, self.history, divides=self.divides)
+        self._slots = Slots(self.policy.slot_failures)
+        self._alike = Alike(self.policy.same_error)
+        self._waiting = [_Waiting(self.history.assignment(trial.number)) for trial in self.history.unfinished]
+        self._seconds = {number: trial.seconds for number, trial in self.history.trials.items()}
+        self._seen = {number: trial.progress for number, trial in self.history.trials.items()}
+        self._ended = len(self.history.ended)
 
     def events(self) -> Iterator[Event]:
         """Run until enough trials have ended or `leave` says so; each event is on disk when it is yielded.
 
         Raises:
             RepeatedFailure: the last trials all failed with the same message.
+            DiskFull: a trial could not write; it is set aside.
         """
-        waiting = [self.history.assignment(trial.number) for trial in self.history.unfinished]
-        ended = len(self.history.ended)
-        failures: list[str] = []
         while True:
             leaving = self.leave()
-            for slot in [] if leaving else self.launcher.free:
-                resumed = bool(waiting)
-                # Those already recorded count towards the number asked for, so none is ever run in excess.
-                if not resumed and ended + len(self._running) >= min(self.trials, self.study.size):
-                    break
-                assignment = waiting.pop(0) if resumed else self.study.ask()
-                yield self._start(assignment, slot, resumed)
-            if not self._running:
+            if not leaving:
+                yield from self._fill()
+            if not self._running and (leaving or not self._waiting):
                 return
-            for happened in self.launcher.wait(_POLL_SECONDS):
-                if isinstance(happened, Report):
-                    if (progressed := self._measured(happened)) is not None:
-                        yield progressed
-                    continue
-                event = self._finished(happened)
-                yield event
-                if isinstance(event, Ended):
-                    ended += 1
-                    failures = self._failures(failures, event.outcome)
+            for happened in self._happenings():
+                match happened:
+                    case Begun(number, length):
+                        self._begun(number, length)
+                    case Report():
+                        if (progressed := self._measured(happened)) is not None:
+                            yield progressed
+                    case Finished():
+                        yield from self._finished(happened)
+            self._end_hung()
+
+    def _fill(self) -> Iterator[Event]:
+        """Give each free slot a trial: those set aside first, then new ones."""
+        for slot in self.launcher.free:
+            if slot in self._retired:
+                continue
+            due = next((waiting for waiting in self._waiting if waiting.due <= self.clock()), None)
+            if due is not None:
+                self._waiting.remove(due)
+                yield self._start(due.assignment, slot, resumed=True)
+            # Those already recorded count towards the number asked for, so none is ever run in excess.
+            elif self._ended + len(self._running) + len(self._waiting) < min(self.trials, self.study.size):
+                yield self._start(self.study.ask(), slot, resumed=False)
+            else:
+                return
+
+    def _happenings(self) -> Iterator[Begun | Report | Finished]:
+        pause = min([_POLL_SECONDS, *(max(0.0, waiting.due - self.clock()) for waiting in self._waiting)])
+        if not self._running:
+            time.sleep(pause)  # a launcher without a job may have nothing to wait for
+            return
+        yield from self.launcher.wait(pause if self._idle else _POLL_SECONDS)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether a slot waits for a trial to be due."""
+        return any(slot not in self._retired for slot in self.launcher.free)
 
     def _start(self, assignment: Assignment, slot: int, resumed: bool) -> Started:
         started = Started(assignment, slot, resumed)
         self.journal.append(started)
-        earlier = self.history.trials.get(assignment.number)
-        self._running[assignment.number] = _Running(
-            assignment,
-            earlier_seconds=earlier.seconds if earlier else 0.0,
-            seen=earlier.progress if earlier else 0,
-        )
         number = assignment.number
+        self._running[number] = _Running(
+            assignment, slot, self._seconds.get(number, 0.0), self._seen.get(number, 0), self.clock()
+        )
+        if self.meter is not None:
+            self.meter.started(slot)
         directory, log = self.folder.trial(number), self.folder.trial_log(number)
-        self.launcher.start(Job(number, assignment.settings, assignment.seed, assignment.rungs, directory, log), slot)
+        self.launcher.start(
+            Job(number, assignment.settings, assignment.seed, assignment.rungs, directory, log, assignment.divide), slot
+        )
         return started
+
+    def _begun(self, number: int, length: int | None) -> None:
+        running = self._running[number]
+        rungs = [] if length is None else rung_tokens(running.assignment.rungs, length)
+        running.gap = max((after - before for before, after in pairwise([0, *rungs])), default=None)
 
     def _measured(self, report: Report) -> Progressed | None:
         """Record a measurement, decide, answer. A resumed trial may measure again what the record has."""
         running = self._running[report.number]
         event: Progressed | None = None
+        now = self.clock()
         if report.measurement.progress > running.seen:
-            running.seen = report.measurement.progress
-            seconds = running.earlier_seconds + report.seconds
+            self._pace.learn(now - running.since, report.measurement.progress - running.seen)
+            running.seen = self._seen[report.number] = report.measurement.progress
+            seconds = self._seconds[report.number] = running.earlier_seconds + report.seconds
             event = Progressed(report.number, report.measurement, seconds, report.length)
             self.journal.append(event)
+        running.since = now
         verdict = self.study.report(running.assignment, report.measurement, final=report.final)
         if verdict is not None or self.leave():
             running.told, running.verdict = True, verdict
         self.launcher.answer(report.number, go_on=not running.told)
         return event
 
-    def _finished(self, finished: Finished) -> Ended | Interrupted:
+    def _end_hung(self) -> None:
+        """End trials that have measured nothing for far longer than any has needed."""
+        if self.policy.hung_after is None:
+            return
+        for number, running in self._running.items():
+            silent, expected = self.clock() - running.since, self._pace.expected(running.gap)
+            if expected and silent > max(_HUNG_SECONDS, self.policy.hung_after * expected):
+                log = self.folder.trial_log(number)
+                reason = f"no measurement for {duration(silent)}; where it hung is at the end of {log}"
+                self.launcher.end(number, Outcome(Ending.HUNG, reason))
+                running.since = self.clock()
+
+    def _finished(self, finished: Finished) -> Iterator[Event]:
         running = self._running.pop(finished.number)
+        if self.meter is not None:
+            self.meter.stopped(running.slot)
         number, seconds = finished.number, running.earlier_seconds + finished.seconds
+        self._seconds[number] = seconds
         outcome = running.verdict or finished.outcome
-        event: Ended | Interrupted
         if running.told and running.verdict is None and outcome.ending is Ending.COMPLETE:
-            event = Interrupted(number, seconds)
-            self.journal.append(event)
-            return event
+            yield self._set_aside(Interrupted(number, seconds, None, running.assignment.divide))
+            return
+        if finished.disk_full:
+            yield self._set_aside(Interrupted(number, seconds, outcome, running.assignment.divide))
+            raise DiskFull(
+                f"a trial could not write to its folder: {outcome.reason} ({self.folder.trial(number)}). Trials were "
+                "stopped; once there is room, resume from the last checkpoints."
+            )
+        divide = running.assignment.divide
+        retry = self._retries.after(number, outcome, divide, divisible=finished.divisible)
+        if retry is not None:
+            yield self._set_aside(Interrupted(number, seconds, outcome, retry.divide))
+            again = dataclasses.replace(running.assignment, divide=retry.divide)
+            self._waiting.append(_Waiting(again, self.clock() + retry.wait_seconds))
+        else:
+            outcome = yield from self._end(number, outcome, seconds)
+        yield from self._judge_slot(running.slot, outcome, ended=retry is None)
+
+    def _set_aside(self, event: Interrupted) -> Interrupted:
+        self.journal.append(event)
+        return event
+
+    def _end(self, number: int, outcome: Outcome, seconds: float) -> Generator[Event, None, Outcome]:
         value = self.study.value(number)
         if outcome.ending is Ending.COMPLETE and value is None:
             outcome = Outcome(Ending.FAILED, "the trial function ended without yielding a measurement")
         event = Ended(number, outcome, seconds, value if outcome.ending.has_value else None)
         self.journal.append(event)
         self.study.tell(number, outcome)
-        return event
+        self._ended += 1
+        yield event
+        return outcome
 
-    def _failures(self, failures: list[str], outcome: Outcome) -> list[str]:
-        """The reasons of the latest trials, as long as all failed alike."""
-        if outcome.ending is not Ending.FAILED:
-            return []
-        alike = [reason for reason in failures if reason == outcome.reason] + [outcome.reason]
-        if len(alike) >= _SAME_FAILURES:
-            raise RepeatedFailure(f"{len(alike)} trials in a row failed alike: {outcome.reason}")
-        return alike
+    def _judge_slot(self, slot: int, outcome: Outcome, *, ended: bool) -> Iterator[Event]:
+        """Take a slot out of service that fails while others do not."""
+        in_service = [other for other in range(self.launcher.slots) if other not in self._retired]
+        elsewhere = any(running.slot != slot for running in self._running.values())
+        reason = self._slots.ended(slot, outcome)
+        if ended:
+            reason = self._alike.ended(slot, outcome, elsewhere=elsewhere and len(in_service) > 1) or reason
+        if reason is not None and slot not in self._retired and len(in_service) > 1:
+            self._retired.add(slot)
+            event = Retired(slot, reason)
+            self.journal.append(event)
+            yield event

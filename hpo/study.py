@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,10 +40,15 @@ _TOLD = {
     # A diverged configuration is a bad one, and the sampler should learn that: pruned without a value ranks
     # below every trial that has one. What failed or was killed says nothing of its configuration.
     Ending.DIVERGED: TrialState.PRUNED,
-    Ending.OUT_OF_MEMORY: TrialState.FAIL,
+    # So is one that does not fit, which it is told as a constraint that does not hold.
+    Ending.OUT_OF_MEMORY: TrialState.PRUNED,
     Ending.KILLED: TrialState.FAIL,
+    Ending.HUNG: TrialState.FAIL,
     Ending.FAILED: TrialState.FAIL,
 }
+
+
+_FITS = "fits into memory"
 
 
 def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -121,21 +127,41 @@ class Study:
         self._rule, pruner = make_rule(plan.sweep.search.pruner, self._metric.direction, first_rung)
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
-        # Set aside in good order: their last measurement was judged, and they were let go on.
-        self._answered = {trial.number for trial in history.unfinished if trial.interrupted}
+        # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
+        self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
         with _quiet():
-            self._study = optuna.create_study(
-                storage=JournalStorage(_Backend(folder.optuna)),
-                study_name=folder.name,
-                direction=self._metric.direction.value,
-                pruner=pruner,
-                load_if_exists=True,
-            )
+            self._study = self._open(folder, pruner)
+            if self._is_ahead(history):
+                # The record was lost in part, or another folder's store lies here: the record decides.
+                folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
+                self._study = self._open(folder, pruner)
             self._reconcile(history)
         self._orphans = self._unrecorded(history)
         self._asked = len(history.trials)
         grid = plan.space.grid() if plan.sweep.search.sampler.name == "grid" else None
         self._grid = None if grid is None else [values for values in grid if values not in plan.known]
+
+    def _open(self, folder: StudyFolder, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+        return optuna.create_study(
+            storage=JournalStorage(_Backend(folder.optuna)),
+            study_name=folder.name,
+            direction=self._metric.direction.value,
+            pruner=pruner,
+            load_if_exists=True,
+        )
+
+    def _is_ahead(self, history: History) -> bool:
+        """Whether Optuna's store knows of endings or parameters that the record does not."""
+        for trial in self._study.get_trials(deepcopy=False):
+            record = history.trials.get(trial.number)
+            if record is None:
+                if trial.state.is_finished():
+                    return True
+            elif (trial.state.is_finished() and record.ending is None) or any(
+                not _same(record.parameters.get(name, value), value) for name, value in trial.params.items()
+            ):
+                return True
+        return False
 
     @property
     def size(self) -> float:
@@ -191,7 +217,7 @@ class Study:
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
-        elif measurement.progress < curve[-1].progress or assignment.number in self._answered:
+        elif measurement.progress < curve[-1].progress or assignment.number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
         if not math.isfinite(value):
             return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
@@ -213,9 +239,14 @@ class Study:
         """Tell how a trial ended."""
         state = _TOLD[outcome.ending]
         value = self.value(number) if state is TrialState.COMPLETE else None
-        with _quiet():
-            self._study.tell(self._live.pop(number), value, state=state)
+        self._tell(self._live.pop(number), outcome.ending, value)
         del self._curves[number]
+
+    def _tell(self, trial: Trial, ending: Ending, value: float | None) -> None:
+        with _quiet():
+            if ending is Ending.OUT_OF_MEMORY and not trial.constraints:
+                trial.set_constraint(_FITS, 1.0)
+            self._study.tell(trial, value, state=_TOLD[ending])
 
     # -- bringing Optuna's store up to the record -------------------------------------------------------
 
@@ -244,8 +275,7 @@ class Study:
         if trial is None:
             return
         if record.ending is not None:
-            state = _TOLD[record.ending]
-            self._study.tell(trial, record.value if state is TrialState.COMPLETE else None, state=state)
+            self._tell(trial, record.ending, record.value if record.ending is Ending.COMPLETE else None)
         else:
             self._live[record.number] = trial
             self._curves[record.number] = list(record.measurements)
@@ -279,6 +309,12 @@ class _Finished:
 
     def should_prune(self) -> bool:
         return False
+
+
+def _same(one: Value, other: Value) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)  # a value on a step is recorded rounded
+    return one == other
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -52,7 +52,8 @@ class Ending(StrEnum):
     STOPPED = "stopped"  #: ended early by the stopping rule (Optuna says pruned)
     DIVERGED = "diverged"  #: the metric was NaN or infinite
     OUT_OF_MEMORY = "out of memory"
-    KILLED = "killed"  #: its process was ended by a signal
+    KILLED = "killed"  #: its process was ended by a signal, or ended without a word
+    HUNG = "hung"  #: it measured nothing for far too long, and was ended
     FAILED = "failed"  #: the trial function raised
 
     @property
@@ -108,6 +109,7 @@ class Assignment:
             are compared on the same initial weights and the same order of data.
         rungs: where the trial measures.
         protected: never stopped early (the baseline).
+        divide: parts that each forward pass is done in, so that it needs less memory; 1 at first.
     """
 
     number: int
@@ -116,6 +118,7 @@ class Assignment:
     seed: int
     rungs: tuple[Rung, ...]
     protected: bool = False
+    divide: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +165,28 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A running trial was set aside to be resumed: its slot is free, the trial has not ended."""
+    """A running trial was set aside to be resumed: its slot is free, the trial has not ended.
+
+    Attributes:
+        setback: what happened to it, where it was not set aside in good order.
+        divide: of the attempt that follows.
+    """
 
     number: int
     seconds: float
+    setback: Outcome | None = None
+    divide: int = 1
 
 
-Event = Started | Progressed | Ended | Interrupted
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A slot was taken out of service until the study is run again."""
+
+    slot: int
+    reason: str
+
+
+Event = Started | Progressed | Ended | Interrupted | Retired
 
 
 def rung_tokens(rungs: Sequence[Rung], length: int | None) -> list[int]:

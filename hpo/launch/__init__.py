@@ -24,6 +24,15 @@ class Job:
     rungs: tuple[Rung, ...]
     directory: Path
     log: Path
+    divide: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A job has its configuration; `length` is the progress at which it will be complete, where that is known."""
+
+    number: int
+    length: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,21 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job's process has ended and its slot is free. A job that was told to stop finishes as complete."""
+    """A job's process has ended and its slot is free. A job that was told to stop finishes as complete.
+
+    Attributes:
+        divisible: of a job that ran out of memory: whether it may fit in smaller forward passes.
+        disk_full: it could not write; what it needs is a disk, not another try.
+    """
 
     number: int
     outcome: Outcome
     seconds: float
+    divisible: bool = False
+    disk_full: bool = False
+
+
+Happening = Begun | Report | Finished
 
 
 class Launcher(Protocol):
@@ -70,12 +89,16 @@ class Launcher(Protocol):
         """Begin a job in a free slot; returns as soon as it runs."""
         ...
 
-    def wait(self, timeout: float | None) -> Iterator[Report | Finished]:
+    def wait(self, timeout: float | None) -> Iterator[Happening]:
         """What has happened, waiting up to `timeout` seconds for the first."""
         ...
 
     def answer(self, number: int, *, go_on: bool) -> None:
         """Tell a job that has reported whether it goes on; a job that does not closes and finishes."""
+        ...
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """End one job at once, however it hangs; what its process was doing goes to its log. It finishes so."""
         ...
 
     def call(self, companion: str, settings: Mapping[str, object], log: Path, **arguments: Any) -> Any:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import HpoError
-from hpo.launch import Finished, Job, Report
-from hpo.launch.worker import Stopwatch, checked, failure
+from hpo.launch import Finished, Happening, Job, Report
+from hpo.launch.worker import Stopwatch, checked, failure, is_disk_full
 from hpo.objective import Objective
 from hpo.schema import Invalid
 from hpo.trials import Ending, Measured, Outcome, rung_tokens
@@ -47,10 +47,11 @@ class Inline:
         job.directory.mkdir(parents=True, exist_ok=True)
         self._current = _Current(job, Stopwatch())
 
-    def wait(self, timeout: float | None) -> Iterator[Report | Finished]:
+    def wait(self, timeout: float | None) -> Iterator[Happening]:
         current = self._current
         if current is None:
             return
+        divisible = disk_full = False
         try:
             with current.watch:
                 measured = self._advance(current)
@@ -63,8 +64,10 @@ class Inline:
         except (Exception, SystemExit) as error:
             traceback.print_exc()
             outcome = failure(error)
+            divisible = self._objective.divides and getattr(error, "divisible", True)
+            disk_full = is_disk_full(error)
         self._current = None
-        yield Finished(current.job.number, outcome, current.watch.seconds)
+        yield Finished(current.job.number, outcome, current.watch.seconds, divisible, disk_full)
 
     def _advance(self, current: _Current) -> Measured | None:
         """The trial's next measurement, or None where it has ended."""
@@ -73,7 +76,9 @@ class Inline:
             config = self._objective.config(job.settings)
             current.length = self._objective.length(config)
             rungs = rung_tokens(job.rungs, current.length)
-            current.trial = self._objective.train(config, seed=job.seed, rungs=rungs, directory=job.directory)
+            current.trial = self._objective.train(
+                config, seed=job.seed, rungs=rungs, directory=job.directory, divide=job.divide
+            )
         if current.go_on:
             return next(current.trial, None)
         current.trial.close()
@@ -82,6 +87,9 @@ class Inline:
     def answer(self, number: int, *, go_on: bool) -> None:
         assert self._current is not None
         self._current.go_on = go_on
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        """Not here: whoever could end it waits for it."""
 
     def call(self, companion: str, settings: Mapping[str, object], log: Path, **arguments: Any) -> Any:
         try:

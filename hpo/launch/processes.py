@@ -15,17 +15,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import HpoError
-from hpo.launch import Finished, Job, Report
+from hpo.launch import Begun, Finished, Happening, Job, Report, host
 from hpo.trials import Ending, Measurement, Outcome
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS",
 )  # fmt: skip
+
+
+_SERVER_DEATHS = 2
+_DUMP_SECONDS = 0.3
 
 
 class Processes:
@@ -38,6 +43,7 @@ class Processes:
         threads: CPU threads each job may use.
         gpus: identifiers for CUDA_VISIBLE_DEVICES; slots are dealt over them in turn. Empty for CPU.
         log: where the server's own output goes.
+        memory_bytes: what each job's process may take of the host's memory; None: all there is.
         where: the folder that jobs run in; the current one if not given.
 
     The server begins to import as soon as this is made; `ready` waits for it.
@@ -53,32 +59,44 @@ class Processes:
         gpus: Sequence[str],
         log: Path,
         where: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self._slots = slots
+        self._memory_bytes = memory_bytes
+        self._request = json.dumps({"objective": objective, "folder": str(folder.resolve())}).encode() + b"\n"
+        self._where = where
+        self._environment = (
+            os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
+        )
         self._gpus = tuple(gpus)
         self._jobs: dict[int, _Running] = {}
         self._pids: dict[int, int] = {}
         self._lines: collections.deque[dict[str, Any]] = collections.deque()
+        self._log = log
+        self._deaths = 0  # of servers, since a job last ended by itself
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the server, which begins to import at once."""
+        self._lines.clear()
         self._buffer = b""
         self._ready = False
-        self._log = log
         ours, theirs = socket.socketpair()
-        environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"TOKENIZERS_PARALLELISM": "false"}
-        with log.open("ab") as output:
+        with self._log.open("ab") as output:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "hpo.launch.server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment,
-                cwd=where,
+                env=self._environment,
+                cwd=self._where,
                 start_new_session=True,
             )
         # Our copy of its end must go: else its death would never show as the end of the stream.
         theirs.close()
         self._control = ours
-        self._control.sendall(json.dumps({"objective": objective, "folder": str(folder.resolve())}).encode() + b"\n")
+        self._control.sendall(self._request)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._control, selectors.EVENT_READ, None)
 
@@ -112,6 +130,8 @@ class Processes:
             "seed": job.seed,
             "rungs": [rung if isinstance(rung, int) else str(rung) for rung in job.rungs],
             "directory": str(job.directory.resolve()),
+            "divide": job.divide,
+            "memory_bytes": self._memory_bytes,
             "environment": environment,
         }
         pid, connection = self._fork(task, job.log)
@@ -120,7 +140,39 @@ class Processes:
         self._pids[job.number] = pid
         self._selector.register(connection, selectors.EVENT_READ, pid)
 
-    def wait(self, timeout: float | None) -> Iterator[Report | Finished]:
+    def wait(self, timeout: float | None) -> Iterator[Happening]:
+        try:
+            yield from self._happenings(timeout)
+        except _ServerDied:
+            yield from self._bury()
+
+    def _bury(self) -> Iterator[Finished]:
+        """The server has died, and its jobs with it: they have ended, and another server takes its place."""
+        self._deaths += 1
+        if self._deaths > _SERVER_DEATHS:
+            raise _ServerDied(f"the process that starts trials has died {self._deaths} times; see {self._log}.")
+        lost = list(self._jobs.values())
+        for running in lost:
+            _kill(running.pid)
+        self._release()
+        self._jobs, self._pids = {}, {}
+        self._begin()
+        for running in lost:
+            outcome = running.outcome or Outcome(Ending.KILLED, "the process that starts trials has died")
+            yield Finished(running.number, outcome, running.seconds)
+
+    def _release(self) -> None:
+        self._control.close()
+        self._selector.close()
+        for running in self._jobs.values():
+            running.connection.close()
+        try:
+            self._server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+
+    def _happenings(self, timeout: float | None) -> Iterator[Happening]:
         ready = [] if self._lines else self._selector.select(timeout)
         # Measurements first: a job waits for each answer, an exit waits for nobody.
         for key, _ in ready:
@@ -135,6 +187,14 @@ class Processes:
         running = self._jobs[self._pids[number]]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             running.connection.sendall(b"go\n" if go_on else b"stop\n")
+
+    def end(self, number: int, outcome: Outcome) -> None:
+        running = self._jobs[self._pids[number]]
+        running.outcome = outcome
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGUSR1)  # the worker has its stack written to its log
+        time.sleep(_DUMP_SECONDS)
+        _kill(running.pid)
 
     def call(self, companion: str, settings: Mapping[str, object], log: Path, **arguments: Any) -> Any:
         task = {
@@ -164,15 +224,7 @@ class Processes:
 
     def close(self) -> None:
         self.kill()
-        self._control.close()
-        self._selector.close()
-        for running in self._jobs.values():
-            running.connection.close()
-        try:
-            self._server.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.wait()
+        self._release()
 
     # -- the server -------------------------------------------------------------------------------------
 
@@ -202,11 +254,11 @@ class Processes:
     def _read_control(self) -> None:
         data = self._control.recv(1 << 16)
         if not data:
-            raise HpoError(f"the process that starts trials has died; see {self._log}.")
+            raise _ServerDied(f"the process that starts trials has died; see {self._log}.")
         *whole, self._buffer = (self._buffer + data).split(b"\n")
         self._lines.extend(json.loads(line) for line in whole)
 
-    def _exits(self) -> Iterator[Report | Finished]:
+    def _exits(self) -> Iterator[Happening]:
         while self._lines:
             line = self._lines.popleft()
             running = self._jobs.get(line["exited"])
@@ -219,10 +271,12 @@ class Processes:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(running.connection)
             running.connection.close()
-            outcome = running.outcome or _exit_outcome(line["status"])
-            yield Finished(running.number, outcome, running.seconds)
+            self._deaths = 0
+            outcome = running.outcome or _exit_outcome(line["status"], host.memory_kills() > running.memory_kills)
+            divisible = running.divisible or running.outcome is None
+            yield Finished(running.number, outcome, running.seconds, divisible, running.disk_full)
 
-    def _read(self, running: _Running) -> Iterator[Report]:
+    def _read(self, running: _Running) -> Iterator[Happening]:
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
             while data := running.connection.recv(1 << 16):
                 *whole, running.buffer = (running.buffer + data).split(b"\n")
@@ -231,6 +285,10 @@ class Processes:
                     running.seconds = message["seconds"]
                     if "ending" in message:
                         running.outcome = Outcome(Ending(message["ending"]), message["reason"])
+                        running.divisible = message.get("divisible", False)
+                        running.disk_full = message.get("disk_full", False)
+                    elif "begun" in message:
+                        yield Begun(running.number, message["begun"])
                     else:
                         metrics = {name: float(value) for name, value in message["metrics"].items()}
                         measurement = Measurement(message["progress"], metrics)
@@ -251,6 +309,12 @@ class _Running:
         self.buffer = b""
         self.seconds = 0.0
         self.outcome: Outcome | None = None
+        self.divisible = self.disk_full = False
+        self.memory_kills = host.memory_kills()
+
+
+class _ServerDied(HpoError):
+    """The end of the server's stream."""
 
 
 def _kill(pid: int) -> None:
@@ -266,9 +330,15 @@ def _signal_name(status: int) -> str:
     return f"killed by signal {-status}"
 
 
-def _exit_outcome(status: int) -> Outcome:
-    """The ending of a process that did not say one itself."""
+def _exit_outcome(status: int, memory_kills: bool) -> Outcome:
+    """The ending of a process that did not say one itself.
+
+    Args:
+        status: its exit code, negative for a signal.
+        memory_kills: whether the kernel has ended processes for want of memory while it ran.
+    """
+    if -status == signal.SIGKILL and memory_kills:
+        return Outcome(Ending.OUT_OF_MEMORY, "the system ran out of memory and killed it")
     if status < 0:
-        hint = "; the system may have run out of memory" if -status == signal.SIGKILL else ""
-        return Outcome(Ending.KILLED, _signal_name(status) + hint)
-    return Outcome(Ending.FAILED, f"its process ended by itself with exit code {status}")
+        return Outcome(Ending.KILLED, _signal_name(status))
+    return Outcome(Ending.KILLED, f"its process ended by itself with exit code {status}")

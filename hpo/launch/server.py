@@ -12,6 +12,7 @@ CUDA must not be touched before a fork: nothing here or in an objective's PRELOA
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -28,6 +29,8 @@ from typing import Any, NoReturn
 from hpo.errors import HpoError
 from hpo.launch import worker
 from hpo.objective import Objective, load
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Server:
@@ -81,6 +84,7 @@ class Server:
         status = 1
         try:
             os.setpgid(0, 0)  # its own group, so that all it starts can be ended with it
+            _die_with_parent()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()
@@ -121,6 +125,15 @@ def _end_group(pid: int) -> None:
     """Kill a job's process group, and with it whatever the job started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with its parent: a server that is killed can end nobody itself."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
 
 
 def _preload(objective: Objective) -> None:

@@ -7,10 +7,13 @@ Optuna, the study or how it was started.
 from __future__ import annotations
 
 import contextlib
+import errno
+import faulthandler
 import json
 import math
 import operator
 import os
+import signal
 import socket
 import sys
 import time
@@ -24,6 +27,8 @@ from hpo.errors import HpoError
 from hpo.objective import Objective
 from hpo.schema import Invalid
 from hpo.trials import Ending, Measured, Measurement, Outcome, Rung, rung_tokens
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 class Stopwatch:
@@ -86,8 +91,7 @@ def checked(measured: Measured, last: int | None) -> Measurement:
 def failure(error: BaseException) -> Outcome:
     """The named ending of an exception raised by a trial."""
     first_line = (str(error).strip().splitlines() or [""])[0]
-    # By name, because this package must not import torch to know torch.OutOfMemoryError.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return Outcome(Ending.OUT_OF_MEMORY, first_line or type(error).__name__)
     if isinstance(error, FloatingPointError):
         return Outcome(Ending.DIVERGED, first_line)
@@ -96,6 +100,33 @@ def failure(error: BaseException) -> Outcome:
     if isinstance(error, Invalid | HpoError):
         return Outcome(Ending.FAILED, str(error))
     return Outcome(Ending.FAILED, f"{type(error).__name__}: {first_line}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, a GPU's or the host's, did not suffice."""
+    # By name and by words, because this package must not import torch to know its errors; and what the CPU's and
+    # the linear algebra libraries' allocators raise has no type of its own.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if not isinstance(error, RuntimeError | OSError):
+        return False
+    text = str(error).lower()
+    return (isinstance(error, OSError) and error.errno == errno.ENOMEM) or any(words in text for words in _NO_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of room."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)  # in the words of libraries that raise their own errors
+
+
+def limit_memory(limit_bytes: int | None) -> None:
+    """Have the kernel refuse this process more memory of its own than this."""
+    if limit_bytes is not None:
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
 
 def parse_rungs(rungs: list[int | str]) -> tuple[Rung, ...]:
@@ -107,13 +138,16 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
     watch = Stopwatch()
     outcome = Outcome(Ending.COMPLETE)
     directory = Path(task["directory"])
-    directory.mkdir(parents=True, exist_ok=True)
+    told: dict[str, Any] = {}
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        limit_memory(task["memory_bytes"])
         with watch:
             config = objective.config(task["settings"])
             length = objective.length(config)
             rungs = rung_tokens(parse_rungs(task["rungs"]), length)
-            trial = objective.train(config, seed=task["seed"], rungs=rungs, directory=directory)
+            trial = objective.train(config, seed=task["seed"], rungs=rungs, directory=directory, divide=task["divide"])
+        channel.send({"begun": length, "seconds": watch.seconds})
         last: int | None = None
         with contextlib.closing(trial):
             while True:
@@ -132,9 +166,12 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
             with watch:
                 trial.close()
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
         outcome = failure(error)
-    channel.send({"ending": outcome.ending.value, "reason": outcome.reason, "seconds": watch.seconds})
+        divisible = objective.divides and getattr(error, "divisible", True)
+        told = {"divisible": divisible, "disk_full": is_disk_full(error)}
+        with contextlib.suppress(OSError):  # the log may be what the disk has no room for
+            traceback.print_exc()
+    channel.send({"ending": outcome.ending.value, "reason": outcome.reason, "seconds": watch.seconds, **told})
 
 
 def run_call(objective: Objective, task: Mapping[str, Any], channel: Channel) -> None:
@@ -161,8 +198,12 @@ def run_call(objective: Objective, task: Mapping[str, Any], channel: Channel) ->
 def run(objective: Objective, task: Mapping[str, Any], connection: socket.socket) -> None:
     """The whole life of a worker process."""
     os.environ.update(task["environment"])
+    if hasattr(signal, "SIGUSR1"):
+        # Where a process hangs, it is in C: only this says where, without asking the interpreter.
+        faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
     channel = Channel(connection)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         (run_call if "call" in task else run_trial)(objective, task, channel)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -211,7 +211,7 @@ def test_a_finished_study_can_be_extended(bench: Callable[..., Bench]) -> None:
 
 @pytest.mark.parametrize(
     ("how", "ending", "told"),
-    [("nan", Ending.DIVERGED, "PRUNED"), ("raise", Ending.FAILED, "FAIL"), ("memory", Ending.OUT_OF_MEMORY, "FAIL")],
+    [("nan", Ending.DIVERGED, "PRUNED"), ("raise", Ending.FAILED, "FAIL"), ("memory", Ending.OUT_OF_MEMORY, "PRUNED")],
 )
 def test_each_ending_has_its_name_and_its_place_in_optuna(
     bench: Callable[..., Bench], how: str, ending: Ending, told: str
