@@ -230,7 +230,7 @@ class Search:
             self.journal.append(event)
         running.since = now
         verdict = self.study.report(running.assignment, report.measurement, final=report.final)
-        if verdict is not None or self.leave():
+        if verdict is not None or (self.leave() and not report.final):
             running.told, running.verdict = True, verdict
         self.launcher.answer(report.number, go_on=not running.told)
         return event

@@ -172,7 +172,7 @@ def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench
     measured = 0
 
     def leave() -> bool:
-        return measured >= 5
+        return measured >= 4
 
     for event in study.events(leave=leave):
         measured += isinstance(event, Progressed)
