@@ -95,7 +95,14 @@ class StudyState:
 
 
 class JournalError(HpoError):
-    """The disk does not take the journal."""
+    """The disk does not take the journal, or Optuna's."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> Self:
+        return cls(
+            f"cannot write the study's journal: {error.strerror} ({path}). "
+            "Trials were stopped; once that is mended, resume from the last checkpoints."
+        )
 
 
 class Journal:
@@ -121,10 +128,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         except OSError as error:
-            raise JournalError(
-                f"cannot write the study's journal: {error.strerror} ({self._path}). "
-                "Trials were stopped; once that is mended, resume from the last checkpoints."
-            ) from error
+            raise JournalError.of(self._path, error) from error
 
     def close(self) -> None:
         self._file.close()
@@ -275,6 +279,12 @@ class History:
             lasted = max(0.0, (self._last_at if self.state == "running" else line["at"]) - self._running_since)
             self.seconds += line.get("seconds", lasted)
         self._running_since = line["at"] if self.state == "running" else None
+
+    @property
+    def elapsed(self) -> float:
+        """Wall time of all runs of the study together, in seconds, the present one as far as it is recorded."""
+        since = self._last_at if self._running_since is None else self._running_since
+        return self.seconds + max(0.0, self._last_at - since)
 
     @property
     def ended(self) -> list[TrialRecord]:

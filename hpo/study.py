@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
-from hpo.journal import History, TrialRecord, lines, mend
+from hpo.journal import History, JournalError, TrialRecord, lines, mend
 from hpo.plan import Plan, by_line, draft
 from hpo.samplers import make_sampler
 from hpo.space import Choices, Dimension, IntRange, Parameter
@@ -49,6 +50,7 @@ _TOLD = {
 
 
 _FITS = "fits into memory"
+_CREATE_TRIAL = 4  # of Optuna's JournalOperation: what its files say
 
 
 def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -107,8 +109,26 @@ class _Backend(BaseJournalBackend):
                 yield line
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        except OSError as error:
+            raise JournalError.of(self._path, error) from error
+
+    def keep(self, trials: int) -> None:
+        """Keep the first so many trials, and cut away everything from where the next was begun.
+
+        Of a trial that was begun as the coordinator died only a part may be here, and a sampler that is asked for
+        the rest alone gives other values than it gave before. What else stood behind it is in the record, and is
+        told again. Whoever has read the file must open it anew.
+        """
+        created = start = 0
+        for end, line in lines(self._path):
+            created += line["op_code"] == _CREATE_TRIAL
+            if created > trials:
+                os.truncate(self._path, start)
+                return
+            start = end
 
 
 class Study:
@@ -135,6 +155,8 @@ class Study:
                 # The record was lost in part, or another folder's store lies here: the record decides.
                 folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
                 self._study = self._open(folder, pruner)
+            _Backend(folder.optuna).keep(self._whole(history))
+            self._study = self._open(folder, pruner)
             self._reconcile(history)
         self._orphans = self._unrecorded(history)
         self._asked = len(history.trials)
@@ -162,6 +184,17 @@ class Study:
             ):
                 return True
         return False
+
+    def _whole(self, history: History) -> int:
+        """How many trials, from the first on, Optuna's store has as they were assigned."""
+        trials = self._study.get_trials(deepcopy=False)
+        for count, trial in enumerate(trials):
+            record = history.trials.get(trial.number)
+            if record is None or trial.state is TrialState.WAITING:
+                return count
+            if not trial.params.keys() >= record.parameters.keys():
+                return count
+        return len(trials)
 
     @property
     def size(self) -> float:

@@ -20,11 +20,11 @@ from hpo.folder import StudyFolder, StudyRecord
 from hpo.journal import History
 from hpo.track import spelling
 from hpo.track.mlflow import store
-from hpo.track.progress import best_trial, optimisation_curve
+from hpo.track.progress import best_trial, counts, optimisation_curve
 from hpo.trials import Direction, Ending
 
 _CREATE, _STATE, _INTERMEDIATE = 4, 6, 7  # of Optuna's JournalOperation
-_TOLD = {Ending.COMPLETE: "COMPLETE", Ending.STOPPED: "PRUNED", Ending.DIVERGED: "PRUNED"}
+_TOLD = {Ending.COMPLETE: "COMPLETE", Ending.STOPPED: "PRUNED", Ending.DIVERGED: "PRUNED"}  # all else has failed
 
 
 def check_journal(folder: StudyFolder, asked: int) -> History:
@@ -33,7 +33,7 @@ def check_journal(folder: StudyFolder, asked: int) -> History:
     ended: set[int] = set()
     for raw in folder.journal.read_text().splitlines():
         line = json.loads(raw)
-        if line["event"] == "study":
+        if "trial" not in line:
             continue
         number = line["trial"]
         assert number not in ended, f"trial {number} goes on after its ending: {raw}"
@@ -121,6 +121,8 @@ def _check_study_run(client: Any, run: Any, history: History, record: StudyRecor
     assert run.data.tags["hpo.best_trial"] == str(best.number)
     assert run.data.tags["hpo.state"] == "finished"
     assert run.info.status == "FINISHED"
+    for word, count in counts(history).items():
+        assert run.data.metrics[f"search/trials_{word}"] == count, f"MLflow shows another number of trials {word}"
     metric = spelling.name(record.metric["name"]).replace("/", "_")
     wanted = [(point.number, point.best) for point in optimisation_curve(history, direction)]
     assert _curve(client, run, f"search/best_{metric}") == wanted

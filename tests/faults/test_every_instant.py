@@ -1,0 +1,137 @@
+"""The coordinator's death between any two of its writes, one after the other: no chance in it.
+
+Its state on disk changes only when it writes to the journal or to Optuna's store. So a study that is cut after each
+of these writes in turn, with the checkpoints there were, stands for a death at any instant. A line torn in its
+middle, and a store of Optuna's that a power cut has taken further back (it is not synced), are cuts as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from oracles import check_optuna, check_same
+
+from hpo.folder import StudyFolder
+from hpo.journal import History, Journal
+from hpo.launch.inline import Inline
+from hpo.plan import Plan
+from hpo.search import Search
+from hpo.study import Study, _Backend, plan
+
+HERE = Path(__file__).parent
+_TRIALS = 14
+
+
+@dataclass(frozen=True)
+class Instant:
+    """What was on disk after one write: sizes in bytes, and a copy of the trials' folders."""
+
+    journal: int
+    optuna: int
+    trials: Path
+
+
+def _searched(planned: Plan, folder: StudyFolder, trials: int) -> History:
+    history = History.read(folder.journal)
+    study = Study(planned, folder, history, 25)
+    with Journal(folder.journal, lambda: 0.0) as journal:
+        list(Search(study, Inline(planned.objective), journal, folder, history, trials, lambda: False).events())
+    return History.read(folder.journal)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    sweep = HERE / "sweep.yaml"
+    # Few random trials at first, so that the model behind the sampler is asked too.
+    changes = ["pace=0", f"search.trials={_TRIALS}", "search.sampler={name: tpe, n_startup_trials: 5}"]
+    return plan(sweep.read_text(), sweep, changes)
+
+
+@pytest.fixture(scope="module")
+def whole(planned: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, list[Instant]]:
+    """A study that was let go to its end, and every instant of it."""
+    root = tmp_path_factory.mktemp("whole")
+    folder = StudyFolder(root / "study")
+    folder.trial(0).mkdir(parents=True)
+    instants: list[Instant] = []
+
+    def note() -> None:
+        copy = root / f"trials-{len(instants)}"
+        shutil.copytree(folder.root / "trials", copy)
+        instants.append(Instant(_size(folder.journal), _size(folder.optuna), copy))
+
+    def noted(write: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            write(*arguments)
+            note()
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", noted(Journal.append))
+        patch.setattr(_Backend, "append_logs", noted(_Backend.append_logs))
+        _searched(planned, folder, _TRIALS)
+    return folder, instants
+
+
+def _cut(whole: StudyFolder, instant: Instant, root: Path) -> StudyFolder:
+    folder = StudyFolder(root / "study")
+    shutil.rmtree(folder.root, ignore_errors=True)
+    shutil.copytree(instant.trials, folder.root / "trials")
+    folder.journal.write_bytes(whole.journal.read_bytes()[: max(0, instant.journal)])
+    folder.optuna.write_bytes(whole.optuna.read_bytes()[: max(0, instant.optuna)])
+    return folder
+
+
+def _go_on(planned: Plan, whole: tuple[StudyFolder, list[Instant]], instants: list[Instant], root: Path) -> None:
+    folder, _ = whole
+    twin = History.read(folder.journal)
+    for instant in instants:
+        cut = _cut(folder, instant, root)
+        history = _searched(planned, cut, _TRIALS)
+        try:
+            assert list(history.trials) == list(range(_TRIALS))
+            check_same(history, twin)
+            check_optuna(cut, history)
+        except AssertionError as error:
+            raise AssertionError(f"cut at {instant}: {error}") from error
+
+
+def _torn(instants: list[Instant]) -> list[Instant]:
+    """Each write stopped in its middle; Optuna's store put back by up to three lines."""
+    torn = []
+    for before, after in itertools.pairwise(instants):
+        journal, optuna = (before.journal + after.journal) // 2, (before.optuna + after.optuna) // 2
+        torn.append(Instant(journal, optuna, before.trials))
+    late = [Instant(one.journal, instants[max(0, at - 7)].optuna, one.trials) for at, one in enumerate(instants)]
+    return torn + late
+
+
+def test_a_death_after_any_write_changes_nothing(
+    planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path
+) -> None:
+    # A prime step: within a dozen trials every kind of write comes to its turn.
+    _go_on(planned, whole, whole[1][::11], tmp_path)
+
+
+def test_a_write_that_a_death_tore_apart_changes_nothing(
+    planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path
+) -> None:
+    _go_on(planned, whole, _torn(whole[1])[::23], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_death_after_every_single_write_changes_nothing(
+    planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path
+) -> None:
+    _go_on(planned, whole, whole[1] + _torn(whole[1]), tmp_path)
