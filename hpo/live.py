@@ -6,6 +6,8 @@ Shows events; decides nothing and waits for nothing. Knows the words of a search
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import math
 import time
 from collections import deque
@@ -21,7 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.folder import StudyRecord
-from hpo.journal import History
+from hpo.journal import History, encode
+from hpo.outlook import Outlook, in_all, outlook, rates_of
+from hpo.spending import Spent
 from hpo.trials import Assignment, Direction, Ended, Ending, Event, Interrupted, Progressed, Started
 from hpo.wording import STYLES, duration, number, parameters
 
@@ -75,7 +79,10 @@ class Scoreboard:
         self.ended = len(history.ended)
         self.clock = clock
         self.began = clock()
-        self.here = 0
+        # Its own copy, kept up to date: what has been spent is said of the whole study, earlier runs included.
+        self.history = copy.deepcopy(history)
+        self.heard: dict[int, float] = {}
+        self.rates = rates_of(record)
         self.slots: dict[int, _SlotState | None] = dict.fromkeys(range(slots))
         self.recent: deque[tuple[int, str, str]] = deque(maxlen=_RECENT)
         self.baseline: float | None = None
@@ -97,17 +104,19 @@ class Scoreboard:
         return next((slot for slot, state in self.slots.items() if state and state.assignment.number == trial), None)
 
     def add(self, event: Event) -> None:
+        self.history.add(json.loads(encode(event, self.clock())))
         match event:
             case Started(assignment, slot):
                 self.parameters[assignment.number] = dict(assignment.parameters)
+                self.heard[assignment.number] = self.clock()
                 self.slots[slot] = _SlotState(assignment, began=self.clock())
             case Progressed(trial, measurement, _, length):
+                self.heard[trial] = self.clock()
                 if (at := self.slot_of(trial)) is not None and (state := self.slots[at]) is not None:
                     state.curve.append(measurement.metrics.get(self.metric, math.nan))
                     state.progress, state.length = measurement.progress, length
             case Ended(trial, outcome, _, value):
                 self.ended += 1
-                self.here += 1
                 if outcome.ending is Ending.COMPLETE and value is not None and self._completed(trial, value):
                     text = f"{number(value)}, the best so far" if trial else f"{number(value)}, the baseline"
                 else:
@@ -123,11 +132,42 @@ class Scoreboard:
             self.slots[slot] = None
 
     @property
-    def seconds_left(self) -> float | None:
-        """From the pace of this run so far."""
-        if self.here < 2:
-            return None
-        return (self.clock() - self.began) / self.here * max(0, self.trials - self.ended)
+    def silent(self) -> dict[int, float]:
+        """Seconds since each running trial was last heard of."""
+        running = [state.assignment.number for state in self.slots.values() if state is not None]
+        return {trial: self.clock() - self.heard[trial] for trial in running}
+
+    @property
+    def spent(self) -> Spent:
+        """By the whole study until now, with the trials that run."""
+        seconds = sum(trial.seconds for trial in self.history.trials.values()) + sum(self.silent.values())
+        return Spent.of(self.history.seconds + self.clock() - self.began, seconds, self.rates)
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """What is still to come, or None where nothing is known yet."""
+        return outlook(self.history, self.trials, len(self.slots), self.silent)
+
+    @property
+    def left(self) -> str:
+        """The time until the last trial ends, in words; empty where it is not known."""
+        rest = self.outlook
+        if rest is None or not rest.seconds:
+            return ""
+        return f"{'at most' if rest.at_most else 'about'} {duration(rest.seconds)} left"
+
+    @property
+    def cost(self) -> str:
+        """What was spent, and of how much in all, in words."""
+        spent, rest = self.spent, self.outlook
+        whole = None if rest is None or not rest.seconds else in_all(spent, rest, self.rates)
+        of = " of at most " if rest is not None and rest.at_most else " of about "
+        text = f"spent {number(spent.gpu_hours, 3)}"
+        text += f"{'' if whole is None else of + number(whole.gpu_hours, 3)} {self.rates.unit}"
+        if spent.cost is not None:
+            text += f", cost {number(spent.cost, 3)}"
+            text += "" if whole is None else of + number(whole.cost, 3)
+        return text
 
 
 class LiveView:
@@ -150,15 +190,15 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         board = self._board
-        left = board.seconds_left
         head = Table.grid(expand=True, padding=(0, 2))
         head.add_column(ratio=1)
         head.add_column(justify="right")
-        time_text = f"{duration(board.clock() - board.began)}" + (f", about {duration(left)} left" if left else "")
+        time_text = ", ".join(filter(None, [duration(board.clock() - board.began), board.left]))
         head.add_row(
             ProgressBar(total=board.trials, completed=board.ended),
             f"{board.ended}/{board.trials} trials, {time_text}",
         )
+        head.add_row("", Text(board.cost, style="dim"))
         parts: list[RenderableType] = [head, self._score(), Text(), self._slots(), Text(), self._recent()]
         if self._note:
             parts.append(Text(self._note, style="bold magenta"))
@@ -229,9 +269,8 @@ class PlainView:
                 )
             case Ended(trial, _, seconds, _):
                 _, state, text = board.recent[-1]
-                left = board.seconds_left
-                rest = f"; {board.ended}/{board.trials} trials" + (f", about {duration(left)} left" if left else "")
-                self.note(f"trial {trial} {state} after {duration(seconds)}: {text}{rest}")
+                rest = ", ".join(filter(None, [f"{board.ended}/{board.trials} trials", board.left, board.cost]))
+                self.note(f"trial {trial} {state} after {duration(seconds)}: {text}; {rest}")
             case Interrupted(trial, _):
                 self.note(f"trial {trial} set aside, to be resumed")
 

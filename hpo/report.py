@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.journal import TrialRecord
+from hpo.outlook import Bill, bill, rates_of
 from hpo.promote import Promotion
+from hpo.spending import Rates, Spent, spent
 from hpo.summary import Summary
 from hpo.trials import Direction, Ending
 from hpo.wording import STYLES, duration, number
@@ -97,10 +99,44 @@ def study_view(summary: Summary, promotions: Sequence[Promotion] = ()) -> Render
     parts += [Text(), trial_table(summary), Text()]
     if (sentence := gain(summary)) is not None:
         parts.append(Text(sentence, style="bold"))
-    failed = [t for t in summary.trials if t.ending in (Ending.FAILED, Ending.KILLED, Ending.OUT_OF_MEMORY)]
+    failed = [t for t in summary.trials if t.ending is not None and t.ending.is_failure]
     parts += [Text(f"trial {t.number} {t.state}: {t.reason}", style="red") for t in failed[:5]]
     parts += [Text(_promoted(promotion)) for promotion in promotions]
+    if summary.history.trials:
+        parts += [Text(), *cost_view(summary)]
     return Group(*parts)
+
+
+def cost_view(summary: Summary) -> list[RenderableType]:
+    """What each ending cost, what early stopping saved, and how often trials began again."""
+    found, rates = bill(summary.history), rates_of(summary.record)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    columns = ("what it cost", "trials", "time", rates.unit, "share")
+    for column in columns if rates.price_per_gpu_hour is None else (*columns, "cost"):
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    for share in found.shares:
+        state = "interrupted" if share.state == "running" and not summary.live else share.state
+        _cost_row(table, (state, share.trials, share.seconds, share.share), rates)
+    _cost_row(table, ("all", len(summary.trials), found.seconds, 1.0), rates)
+    parts: list[RenderableType] = [table]
+    if summary.history.elapsed:
+        parts.append(Text(f"in {duration(summary.history.elapsed)} of wall time"))
+    if found.saved:
+        text = f"early stopping saved {duration(found.saved)} of training"
+        parts.append(Text(f"{text}, {100 * found.saved_share:.0f}% of what the same trials would have taken in full"))
+    if found.setbacks:
+        listed = ", ".join(f"{count} {word}" for word, count in sorted(found.setbacks.items()))
+        parts.append(Text(f"trials that began again from their last checkpoints: {listed}"))
+    return parts
+
+
+def _cost_row(table: Table, row: tuple[str, int, float, float], rates: Rates) -> None:
+    state, trials, seconds, share = row
+    amount = Spent.of(seconds, seconds, rates)
+    cells = [str(trials), duration(seconds), number(amount.gpu_hours, 3), f"{100 * share:.0f}%"]
+    if amount.cost is not None:
+        cells.append(number(amount.cost, 3))
+    table.add_row(Text(state, style=STYLES.get(state, "")), *cells)
 
 
 def _promoted(promotion: Promotion) -> str:
@@ -196,4 +232,23 @@ def study_json(summary: Summary) -> dict[str, Any]:
         "baseline": None if baseline is None else trial_json(summary, baseline),
         "best": None if best is None else trial_json(summary, best),
         "trials": [trial_json(summary, trial) for trial in summary.trials],
+        "spent": _cost_json(summary, bill(summary.history)),
+    }
+
+
+def _cost_json(summary: Summary, found: Bill) -> dict[str, Any]:
+    rates = rates_of(summary.record)
+    total = spent(summary.history, rates)
+    return {
+        "wall_seconds": summary.history.elapsed,
+        "slot_seconds": found.seconds,
+        "gpu_hours": total.gpu_hours,
+        "unit": rates.unit,
+        "cost": total.cost,
+        "endings": {
+            share.state: {"trials": share.trials, "seconds": share.seconds, "share": share.share}
+            for share in found.shares
+        },
+        "saved_by_early_stopping_seconds": found.saved,
+        "setbacks": dict(found.setbacks),
     }

@@ -71,7 +71,7 @@ def test_the_best_is_a_complete_trial_and_the_gain_is_over_the_baseline() -> Non
 
 def test_json_has_the_promised_keys_and_no_nan() -> None:
     content = json.loads(json.dumps(study_json(summary()), allow_nan=False))
-    assert list(content) == ["name", "state", "metric", "direction", "baseline", "best", "trials"]
+    assert list(content) == ["name", "state", "metric", "direction", "baseline", "best", "trials", "spent"]
     for item in (content["baseline"], content["best"], *content["trials"]):
         assert {"number", "state", "params", "value", "progress", "seconds", "metrics"} <= item.keys()
     assert content["best"]["number"] == 1
@@ -97,7 +97,10 @@ def test_plain_lines_tell_each_event_once() -> None:
     assert len(lines) == len(EVENTS)
     assert lines[0] == "trial 0 started in slot 0: baseline, lr 0"
     assert lines[2] == "trial 0 at 100 (100%): validation/loss 3, 2.0 s"
-    assert lines[3] == "trial 0 complete after 2.5 s: 3, the baseline; 1/3 trials"
+    assert (
+        lines[3]
+        == "trial 0 complete after 2.5 s: 3, the baseline; 1/3 trials, about 2.5 s left, spent 0.000694 of about 0.00208 slot-hours"
+    )
     assert lines[-1].startswith("trial 2 diverged after 2.5 s: validation/loss is nan at 100; 3/3 trials")
 
 
@@ -115,13 +118,14 @@ def test_the_live_screen_shows_slots_score_and_endings() -> None:
     assert "Stopping" in text
 
 
-def test_time_left_follows_the_pace() -> None:
-    now = 0.0
-    board = Scoreboard(RECORD, History(), 3, 2, lambda: now)
-    for event in EVENTS[:8]:
+def test_time_left_follows_from_the_trials_that_ended_and_how_far_the_others_are() -> None:
+    board = Scoreboard(RECORD, History(), 4, 2, lambda: 10.0)
+    for event in EVENTS[:4] + EVENTS[4:6]:  # one took 2.5 s; one is half way after 1 s
         board.add(event)
-    now = 20.0
-    assert board.seconds_left == 10.0
+    rest = board.outlook
+    assert rest is not None
+    assert rest.slot_seconds == pytest.approx(1.0 + 2 * (2.5 + 2.0) / 2)
+    assert board.left == "about 2.8 s left"
 
 
 def test_a_sparkline_scales_to_its_curve_and_leaves_gaps() -> None:
