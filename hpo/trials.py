@@ -57,6 +57,11 @@ class Ending(StrEnum):
     FAILED = "failed"  #: the trial function raised
 
     @property
+    def is_failure(self) -> bool:
+        """Whether the trial was neither trained to where it was to be nor found to be bad."""
+        return self in (Ending.OUT_OF_MEMORY, Ending.KILLED, Ending.HUNG, Ending.FAILED)
+
+    @property
     def has_value(self) -> bool:
         """Whether the trial's last metric may be compared with others' (at equal progress)."""
         return self in (Ending.COMPLETE, Ending.STOPPED)
@@ -186,7 +191,14 @@ class Retired:
     reason: str
 
 
-Event = Started | Progressed | Ended | Interrupted | Retired
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What another coordinator of a shared study did."""
+
+    event: Started | Progressed | Ended | Interrupted
+
+
+Event = Started | Progressed | Ended | Interrupted | Retired | Elsewhere
 
 
 def rung_tokens(rungs: Sequence[Rung], length: int | None) -> list[int]:

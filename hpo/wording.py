@@ -13,6 +13,7 @@ STYLES = {
     "diverged": "red",
     "out of memory": "red",
     "killed": "red",
+    "hung": "red",
     "failed": "red",
 }
 

@@ -20,15 +20,6 @@ _log = logging.getLogger("hpo.track.mlflow")
 
 _TAG_CHARACTERS = 8000
 
-_STATUS = {
-    # KILLED and FAILED draw the same red cross; a trial that was rightly stopped has not failed.
-    Ending.COMPLETE: "FINISHED",
-    Ending.STOPPED: "FINISHED",
-    Ending.DIVERGED: "FINISHED",
-    Ending.OUT_OF_MEMORY: "FAILED",
-    Ending.KILLED: "FAILED",
-    Ending.FAILED: "FAILED",
-}
 _OPTUNA = {Ending.COMPLETE: "COMPLETE", Ending.STOPPED: "PRUNED"}
 _STUDY_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
@@ -137,9 +128,11 @@ class MlflowTracker:
             metrics.append(store.metric(view.objective_metric(self._record), trial.value, ended["at"], trial.progress))
         store.log(self._client, run_id, metrics, params, {} if ended is None else self._ending_tags(trial))
         if trial.ending is not None and ended is not None:
-            if _STATUS[trial.ending] == "FAILED" or trial.ending is Ending.DIVERGED:
+            if trial.ending.is_failure or trial.ending is Ending.DIVERGED:
                 self._attempt("a log", self._upload, run_id, self._folder.trial_log(trial.number))
-            self._client.set_terminated(run_id, _STATUS[trial.ending], spelling.milliseconds(ended["at"]))
+            # KILLED draws the same red cross as FAILED; a trial that was rightly stopped has not failed.
+            status = "FAILED" if trial.ending.is_failure else "FINISHED"
+            self._client.set_terminated(run_id, status, spelling.milliseconds(ended["at"]))
         elif any(line["event"] == "interrupted" or (line["event"] == "started" and line["resumed"]) for line in lines):
             self._client.update_run(run_id, status="SCHEDULED" if trial.interrupted else "RUNNING")
 
@@ -172,6 +165,9 @@ class MlflowTracker:
         tags = {"hpo.ending": ending.value, "optuna.state": _OPTUNA.get(ending, "FAIL")}
         # Of training alone; the run's duration has the time it lay interrupted in it.
         tags["hpo.seconds"] = f"{trial.seconds:.4g}"
+        if trial.setbacks:
+            tags["hpo.setbacks"] = "; ".join(f"{back.ending.value}: {back.reason}" for back in trial.setbacks)
+            tags["hpo.divide"] = str(trial.divide)
         if trial.reason:
             tags |= {"hpo.reason": trial.reason, store.NOTE: f"{ending.value}: {trial.reason}"}
         return tags

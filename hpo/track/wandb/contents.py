@@ -17,10 +17,9 @@ from hpo.journal import History, TrialRecord
 from hpo.track import spelling
 from hpo.track.mlflow.registry import PromotionRun
 from hpo.track.progress import best_trial, counts, optimisation_curve, summary
-from hpo.trials import Direction, Ending
+from hpo.trials import Direction
 
 PROGRESS, TRIAL, TABLE = "progress", "trial", "trials"
-_FAILED = (Ending.OUT_OF_MEMORY, Ending.KILLED, Ending.FAILED)
 _SET_ASIDE = 255  # what W&B itself records of a run that was stopped by Ctrl-C
 _STUDY_EXIT = {"running": None, "finished": 0, "failed": 1}
 _DIED = "the coordinator died; hpo resume goes on"
@@ -95,7 +94,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord, *, left: bool) -> Content
             found[f"best/{key(record.metric['name'])}"] = spelling.number(trial.value)
     exit_code = None
     if ending is not None:
-        exit_code = 1 if ending in _FAILED else 0
+        exit_code = 1 if ending is not None and ending.is_failure else 0
     elif left:
         exit_code = _SET_ASIDE
     own = {"study": record.name, "study_id": record.id, "trial": trial.number, "seed": trial.seed}
