@@ -119,6 +119,7 @@ class StudyRecord:
         versions: of the packages that matter.
         mlflow: {"tracking_uri", "experiment"}, or None where the study is not carried to MLflow.
         wandb: {"project", "entity", "mode"}, or None where it is not carried to W&B.
+        shared: {"address", "place"}: the database it is shared through, and this folder's name there; or None.
     """
 
     name: str
@@ -138,6 +139,7 @@ class StudyRecord:
     rates: dict[str, Any] = dataclasses.field(default_factory=dict)
     where: str = ""
     wandb: dict[str, Any] | None = None
+    shared: dict[str, str] | None = None
     format: int = FORMAT
 
     @classmethod

@@ -19,6 +19,7 @@ from typing import Any, Self
 from hpo.errors import HpoError, UserError
 from hpo.trials import (
     Assignment,
+    Elsewhere,
     Ended,
     Ending,
     Event,
@@ -75,6 +76,8 @@ def encode(event: Event | StudyState, at: float) -> str:
                 line |= {"setback": setback.ending.value, "reason": setback.reason, "divide": divide}
         case Retired(slot, reason):
             line = {"event": "retired", "slot": slot, "reason": reason}
+        case Elsewhere():
+            raise AssertionError("what others did is copied, not written")
         case StudyState(state, reason, seconds):
             line = {"event": "study", "state": state, "reason": reason}
             if seconds is not None:
@@ -92,6 +95,30 @@ class StudyState:
     state: str
     reason: str = ""
     seconds: float | None = None
+
+
+def decode(line: Mapping[str, Any], history: History) -> Started | Progressed | Ended | Interrupted:
+    """A trial's line as the event it was. `history` has it already."""
+    number = line["trial"]
+    match line["event"]:
+        case "started":
+            return Started(history.assignment(number), line["slot"], line["resumed"])
+        case "measured":
+            metrics = {name: float(value) for name, value in line["metrics"].items()}
+            return Progressed(number, Measurement(line["progress"], metrics), line["seconds"], line["length"])
+        case "ended":
+            value = None if line["value"] is None else float(line["value"])
+            return Ended(number, Outcome(Ending(line["ending"]), line["reason"]), line["seconds"], value)
+        case _:
+            setback = Outcome(Ending(line["setback"]), line["reason"]) if "setback" in line else None
+            return Interrupted(number, line["seconds"], setback, line.get("divide", 1))
+
+
+class Lost(HpoError):
+    """Another coordinator runs this trial now."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"trial {number} was taken over by another coordinator")
 
 
 class JournalError(HpoError):
@@ -118,7 +145,14 @@ class Journal:
         self._file = path.open("ab", buffering=0)
 
     def append(self, event: Event | StudyState) -> None:
-        data = encode(event, self._clock()).encode() + b"\n"
+        self._write(encode(event, self._clock()))
+
+    def copy(self, line: Mapping[str, Any]) -> None:
+        """Append a line of the same study that was written elsewhere."""
+        self._write(json.dumps(line, allow_nan=False))
+
+    def _write(self, line: str) -> None:
+        data = line.encode() + b"\n"
         descriptor = self._file.fileno()
         end = os.fstat(descriptor).st_size
         try:
@@ -132,6 +166,30 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+    # What follows is for a journal that several coordinators write (`hpo.sharing`); this one is alone.
+
+    def attend(self, leave: Callable[[], bool], note: Callable[[str], None]) -> None:
+        """Whom to ask whether to go on, and to tell what is waited for, where writing takes long."""
+
+    def decide(self, choose: Callable[[], Started | None]) -> Started | None:
+        """Append the start of a trial that is chosen while nobody else chooses one; what it was, if any."""
+        started = choose()
+        if started is not None:
+            self.append(started)
+        return started
+
+    def heard(self) -> list[Elsewhere]:
+        """What other coordinators did since this was last asked."""
+        return []
+
+    def free(self) -> list[Assignment]:
+        """Trials of other coordinators that may be taken over."""
+        return []
+
+    def holds(self, number: int) -> bool:
+        """Whether an unfinished trial is this coordinator's."""
+        return True
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +229,11 @@ def lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
 
 @dataclass(slots=True)
 class TrialRecord:
-    """One trial as the journal tells it. `ending` is None while it runs or waits to be resumed."""
+    """One trial as the journal tells it. `ending` is None while it runs or waits to be resumed.
+
+    Of a shared study, `place` is the study folder of the coordinator that ran it last. `set_back` says that it waits
+    to be begun again after something happened to it.
+    """
 
     number: int
     parameters: dict[str, Value]
@@ -193,6 +255,8 @@ class TrialRecord:
     length: int | None = None
     setbacks: list[Outcome] = field(default_factory=list)
     divide: int = 1
+    place: str = ""
+    set_back: bool = False
 
     @property
     def progress(self) -> int:
@@ -242,7 +306,8 @@ class History:
             case "started" if number in self.trials:
                 trial = self.trials[number]
                 trial.attempts += 1
-                trial.slot, trial.interrupted = line["slot"], False
+                trial.slot, trial.interrupted, trial.set_back = line["slot"], False, False
+                trial.place = line.get("place", "")
             case "started":
                 self.trials[number] = TrialRecord(
                     number=number,
@@ -253,6 +318,7 @@ class History:
                     protected=line["protected"],
                     started_at=line["at"],
                     slot=line["slot"],
+                    place=line.get("place", ""),
                 )
             case "measured":
                 trial = self.trials[number]
@@ -268,7 +334,8 @@ class History:
             case "interrupted":
                 trial = self.trials[number]
                 trial.interrupted, trial.seconds = True, line["seconds"]
-                if "setback" in line:
+                trial.set_back = "setback" in line
+                if trial.set_back:
                     trial.setbacks.append(Outcome(Ending(line["setback"]), line["reason"]))
                     trial.divide = line["divide"]
 
