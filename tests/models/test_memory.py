@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +75,45 @@ def test_a_division_holds_for_what_is_done_within_it_alone() -> None:
     assert memory.rows(1024, 64) == 16
     assert memory.rows(1024, 0) == 1024
     assert division.rows == 1
+
+
+LIMITED = """
+import pathlib, re, resource, sys
+import torch
+import models.next_token, models.warm
+from models.configuration import Causal, TextData, Tokenizer
+from models.language_modelling import Config, prepare, train
+
+torch.set_num_threads(1)
+source, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+config = Config(
+    data=TextData(source=source), tokenizer=Tokenizer(kind="bytes"), tokens=128 * 64 * 2, batch_size=64,
+    model=Causal(layers=1, width=64, heads=2, context=128),
+)
+prepare(config)
+taken = int(re.search(r"VmData:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+for name, limit in (("limited", taken + 30 * 2**20), ("free", resource.RLIM_INFINITY)):
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    for divide in (1, 2, 4, 8, 16, 32, 64):
+        try:
+            found = list(train(config, seed=0, rungs=[128 * 64], directory=folder / name, divide=divide))
+        except Exception as error:
+            print(name, divide, type(error).__name__)
+        else:
+            print(name, divide, *(item.metrics["validation/loss"] for item in found))
+            break
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process maps")
+def test_a_run_in_a_process_of_limited_memory_comes_to_the_same_curve_divided(tmp_path: Path) -> None:
+    source = tmp_path / "words.txt"
+    source.write_text("\n\n".join(f"the quick brown fox {n} jumps over {n * 7} lazy dogs" for n in range(900)) + "\n")
+    command = [sys.executable, "-c", LIMITED, str(source), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *failed, limited, free = [line.split() for line in done.stdout.splitlines()]
+    assert failed[0][:2] == ["limited", "1"]
+    assert {line[2] for line in failed} <= {"RuntimeError", "MemoryError"}  # as torch and Python say it
+    assert (limited[0], free[:2]) == ("limited", ["free", "1"])
+    assert int(limited[1]) >= 2
+    assert [float(loss) for loss in limited[2:]] == pytest.approx([float(loss) for loss in free[2:]], rel=1e-5)
