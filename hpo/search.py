@@ -10,18 +10,20 @@ import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
 from hpo.errors import HpoError
 from hpo.folder import StudyFolder
-from hpo.journal import History, Journal
+from hpo.journal import History, Journal, Lost
 from hpo.launch import Begun, Finished, Job, Launcher, Report
 from hpo.operation import OnFailure
 from hpo.recovery import Alike, RepeatedFailure, Retries, Slots
 from hpo.spending import Meter
 from hpo.trials import (
     Assignment,
+    Elsewhere,
     Ended,
     Ending,
     Event,
@@ -79,6 +81,7 @@ class _Running:
     gap: int | None = None
     told: bool = False
     verdict: Outcome | None = None
+    lost: bool = False  # another coordinator has taken it over: what it does here no longer counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +138,17 @@ class Search:
     _retired: set[int] = field(default_factory=set)
     _seconds: dict[int, float] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
+    _elsewhere: set[int] = field(default_factory=set)
+    _told: list[Elsewhere] = field(default_factory=list)
     _pace: _Pace = field(default_factory=_Pace)
 
     def __post_init__(self) -> None:
         self._retries = Retries.of(self.policy, self.history, divides=self.divides)
         self._slots = Slots(self.policy.slot_failures)
         self._alike = Alike(self.policy.same_error)
-        self._waiting = [_Waiting(self.history.assignment(trial.number)) for trial in self.history.unfinished]
+        unfinished = {trial.number for trial in self.history.unfinished}
+        self._elsewhere = {number for number in unfinished if not self.journal.holds(number)}
+        self._waiting = [_Waiting(self.history.assignment(number)) for number in sorted(unfinished - self._elsewhere)]
         self._seconds = {number: trial.seconds for number, trial in self.history.trials.items()}
         self._seen = {number: trial.progress for number, trial in self.history.trials.items()}
         self._ended = len(self.history.ended)
@@ -155,9 +162,12 @@ class Search:
         """
         while True:
             leaving = self.leave()
+            self._listen()
             if not leaving:
                 yield from self._fill()
-            if not self._running and (leaving or not self._waiting):
+            yield from self._retell()
+            # Trials elsewhere are waited for: their coordinators may die.
+            if not self._running and (leaving or not (self._waiting or self._elsewhere)):
                 return
             for happened in self._happenings():
                 match happened:
@@ -175,15 +185,58 @@ class Search:
         for slot in self.launcher.free:
             if slot in self._retired:
                 continue
-            due = next((waiting for waiting in self._waiting if waiting.due <= self.clock()), None)
-            if due is not None:
-                self._waiting.remove(due)
-                yield self._start(due.assignment, slot, resumed=True)
-            # Those already recorded count towards the number asked for, so none is ever run in excess.
-            elif self._ended + len(self._running) + len(self._waiting) < min(self.trials, self.study.size):
-                yield self._start(self.study.ask(), slot, resumed=False)
-            else:
+            if not (self._due() or self._lacking or self._free()):
                 return
+            started = self.journal.decide(partial(self._choose, slot))
+            if started is None:
+                return
+            number = started.assignment.number
+            self._waiting = [waiting for waiting in self._waiting if waiting.assignment.number != number]
+            self._elsewhere.discard(number)
+            yield from self._retell()
+            self._start(started)
+            yield started
+
+    def _choose(self, slot: int) -> Started | None:
+        self._listen()  # to what others did until just now
+        if (again := self._due() or self._free()) is not None:
+            return Started(again, slot, resumed=True)
+        return Started(self.study.ask(), slot) if self._lacking else None
+
+    def _due(self) -> Assignment | None:
+        return next((waiting.assignment for waiting in self._waiting if waiting.due <= self.clock()), None)
+
+    def _free(self) -> Assignment | None:
+        return next((trial for trial in self.journal.free() if trial.number not in self._running), None)
+
+    @property
+    def _lacking(self) -> bool:
+        """Whether there is to be another trial. Those recorded count, so that none is ever run in excess."""
+        recorded = self._ended + len(self._running.keys() | self._elsewhere) + len(self._waiting)
+        return recorded < min(self.trials, self.study.size)
+
+    def _listen(self) -> None:
+        """Take note of what other coordinators did."""
+        heard = self.journal.heard()
+        self._told += heard
+        for event in (elsewhere.event for elsewhere in heard):
+            match event:
+                case Started(Assignment(number=number)):
+                    self._elsewhere.add(number)
+                    self._waiting = [waiting for waiting in self._waiting if waiting.assignment.number != number]
+                    if number in self._running:
+                        self._running[number].lost = True
+                case Progressed(number, measurement, seconds):
+                    self._seen[number], self._seconds[number] = measurement.progress, seconds
+                case Interrupted(number, seconds):
+                    self._seconds[number] = seconds
+                case Ended(number):
+                    self._elsewhere.discard(number)
+                    self._ended += 1
+
+    def _retell(self) -> Iterator[Event]:
+        told, self._told = self._told, []
+        yield from told
 
     def _happenings(self) -> Iterator[Begun | Report | Finished]:
         pause = min([_POLL_SECONDS, *(max(0.0, waiting.due - self.clock()) for waiting in self._waiting)])
@@ -197,10 +250,8 @@ class Search:
         """Whether a slot waits for a trial to be due."""
         return any(slot not in self._retired for slot in self.launcher.free)
 
-    def _start(self, assignment: Assignment, slot: int, resumed: bool) -> Started:
-        started = Started(assignment, slot, resumed)
-        self.journal.append(started)
-        number = assignment.number
+    def _start(self, started: Started) -> None:
+        assignment, slot, number = started.assignment, started.slot, started.assignment.number
         self._running[number] = _Running(
             assignment, slot, self._seconds.get(number, 0.0), self._seen.get(number, 0), self.clock()
         )
@@ -210,7 +261,6 @@ class Search:
         self.launcher.start(
             Job(number, assignment.settings, assignment.seed, assignment.rungs, directory, log, assignment.divide), slot
         )
-        return started
 
     def _begun(self, number: int, length: int | None) -> None:
         running = self._running[number]
@@ -220,6 +270,15 @@ class Search:
     def _measured(self, report: Report) -> Progressed | None:
         """Record a measurement, decide, answer. A resumed trial may measure again what the record has."""
         running = self._running[report.number]
+        if not running.lost:
+            try:
+                return self._judged(report, running)
+            except Lost:
+                running.lost = True
+        self.launcher.answer(report.number, go_on=False)
+        return None
+
+    def _judged(self, report: Report, running: _Running) -> Progressed | None:
         event: Progressed | None = None
         now = self.clock()
         if report.measurement.progress > running.seen:
@@ -228,7 +287,10 @@ class Search:
             seconds = self._seconds[report.number] = running.earlier_seconds + report.seconds
             event = Progressed(report.number, report.measurement, seconds, report.length)
             self.journal.append(event)
-        running.since = now
+            held = self.clock() - now  # a shared journal may have to be waited for, and the trials waited too
+            for other in self._running.values():
+                other.since += held
+        running.since = self.clock()
         verdict = self.study.report(running.assignment, report.measurement, final=report.final)
         if verdict is not None or (self.leave() and not report.final):
             running.told, running.verdict = True, verdict
@@ -253,6 +315,16 @@ class Search:
             self.meter.stopped(running.slot)
         number, seconds = finished.number, running.earlier_seconds + finished.seconds
         self._seconds[number] = seconds
+        if not running.lost:
+            try:
+                yield from self._concluded(running, finished, seconds)
+                return
+            except Lost:
+                pass
+        yield Interrupted(number, seconds)  # of what is seen here alone: it goes on elsewhere
+
+    def _concluded(self, running: _Running, finished: Finished, seconds: float) -> Iterator[Event]:
+        number = finished.number
         outcome = running.verdict or finished.outcome
         if running.told and running.verdict is None and outcome.ending is Ending.COMPLETE:
             yield self._set_aside(Interrupted(number, seconds, None, running.assignment.divide))
