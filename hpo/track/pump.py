@@ -94,9 +94,7 @@ class Courier:
             if self._pending:
                 self._tracker.write(self._pending, self._history)
         except Exception as error:
-            # What of the batch came through is not known; opening again finds out.
-            self._opened = False
-            self._note(f"{self._tracker.address}: {one_line(error)}")
+            self._failed(error)
             raise
         count = len(self._pending)
         self._pending, self._offset = [], self._end
@@ -107,8 +105,18 @@ class Courier:
 
     def settle(self) -> None:
         """If no coordinator is left that could say how the study goes on, have the tracker show it as set aside."""
-        if not is_locked(self._folder):
+        if is_locked(self._folder):
+            return
+        try:
             self._tracker.settle(self._history)
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def _failed(self, error: Exception) -> None:
+        # What of it came through is not known; opening again finds out.
+        self._opened = False
+        self._note(f"{self._tracker.address}: {one_line(error)}")
 
     def _open(self) -> None:
         if not self._tracker.open(self._memory):

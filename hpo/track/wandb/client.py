@@ -229,5 +229,5 @@ def _told(error: Exception) -> HpoError:
 
 def _plain(text: str) -> str:
     """The reason alone, where the words around it only repeat it."""
-    found = re.search(r"connection refused|no such host|i/o timeout|timed out|\b\d{3} [A-Z][\w ]+", text)
+    found = re.search(r"connection refused|no such host|i/o timeout|timed out|\b\d{3} [A-Z]\w+(?: [A-Z]\w+)*", text)
     return found[0] if found else spelling.cut(" ".join(text.split()), 200)

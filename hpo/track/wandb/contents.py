@@ -229,15 +229,18 @@ def numbers(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name as a tree, which is how W&B shows a dot; a name that is also a branch stays as it is."""
+    """Settings by dotted name as a tree, which is how W&B shows a dot.
+
+    Where one name is the beginning of another ("a" and "a.b"), the longer one keeps its dots.
+    """
     tree: dict[str, Any] = {}
     for name, value in settings.items():
-        *path, leaf = name.split(".")
-        branch: Any = tree
-        for part in path:
-            branch = branch.setdefault(part, {}) if isinstance(branch, dict) else None
-        if isinstance(branch, dict) and leaf not in branch:
-            branch[leaf] = dict(value) if isinstance(value, dict) else value
-        else:
+        parts = name.split(".")
+        if any(".".join(parts[:length]) in settings for length in range(1, len(parts))):
             tree[name] = value
+            continue
+        branch = tree
+        for part in parts[:-1]:
+            branch = branch.setdefault(part, {})
+        branch[parts[-1]] = value
     return tree

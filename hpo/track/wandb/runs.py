@@ -43,9 +43,8 @@ class WandbTracker:
         return {"server": self._destination.server or "", "runs": str(len(self._ledger or ()))}
 
     def open(self, memory: Mapping[str, str]) -> bool:
-        for run in self._live.values():
-            run.drop()
-        self._live = {}
+        # The library's process may hold runs of an earlier try, which it would not begin again.
+        self.close()
         place = destination.runs_folder(self._folder).absolute()
         self._ledger = Ledger(place, self.address, self._record.id)
         self._ledger.tidy()
