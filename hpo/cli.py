@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hpo import exchange
+from hpo import exchange, usage
 from hpo.arguments import (
     DEFAULT_STUDIES,
     IsInline,
@@ -29,7 +29,6 @@ from hpo.arguments import (
     at,
     console,
     errors,
-    study_names_that_begin,
 )
 from hpo.errors import HpoError, SweepError, UserError
 
@@ -53,13 +52,18 @@ def check(
         bool, typer.Option("--probe", help="Train a few steps of some configurations, and forecast what all will cost.")
     ] = False,
     slots: Slots = None,
+    studies: Studies = DEFAULT_STUDIES,
 ) -> None:
     """Check a sweep and show what it would run; with --probe, what it will cost too."""
+    from hpo import notification, warming
     from hpo.check import data_view, described, forecast, sweep_view
     from hpo.run import read_sweep, waiting
 
     _, plan = read_sweep(sweep, set_ or [])
-    console.print(sweep_view(plan))
+    learned = warming.learn(plan, studies)
+    console.print(sweep_view(warming.suggested(plan, learned)))
+    for line in (*warming.sentences(learned, plan.sweep.search.sampler.name), *notification.cautions(plan.sweep)):
+        console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
     if data and plan.objective.has("describe"):
         with waiting(console, "reading the data, which is then kept for the trials"):
             description = described(plan)
@@ -96,6 +100,14 @@ def resume(
     name: Name,
     trials: Trials = None,
     slots: Slots = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change how the study is carried out, not what it searches (budget.gpu_hours=20).",
+        ),
+    ] = None,
     inline: IsInline = False,
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
@@ -104,7 +116,7 @@ def resume(
     from hpo.run import conduct, reopen
 
     folder = find_study(studies, name)
-    plan = reopen(folder, trials)
+    plan = reopen(folder, trials, set_ or [])
     with _stoppable(folder.root):
         state = conduct(plan, folder, console=console, slots=slots, inline=inline)
     _finish(state, folder.root)
@@ -136,7 +148,10 @@ def _finish(state: str, root: Path) -> None:
     console.print(study_view(summary))
     console.print()
     if state == "interrupted":
-        console.print(f"Interrupted; nothing is lost. Go on with it:  hpo resume {folder.name}{where}", markup=False)
+        reason = summary.history.reason
+        more = " with more of it: --set budget.KEY=VALUE" if reason.startswith("its budget") else ""
+        line = f"Interrupted; nothing is lost. Go on with it:  hpo resume {folder.name}{where}{more}"
+        console.print(line, markup=False, soft_wrap=True)
         raise typer.Exit(130 if summary.history.reason in ("Ctrl-C", "SIGTERM") else 0)
     if summary.best is None:
         raise HpoError(
@@ -282,118 +297,6 @@ def promote(
         console.print(f"Use it:      hpo serve {name}{at(folder.root)}", markup=False)
 
 
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="TARGET",
-        help="A study (its promoted model), a model's folder, or models:/NAME@alias in the registry.",
-        autocompletion=study_names_that_begin,
-    ),
-]
-PromotionNumber = Annotated[
-    int | None, typer.Option("--promotion", min=1, help="Which promotion of the study; the newest by default.")
-]
-
-
-@app.command()
-def serve(
-    target: Target,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen at; others than this machine's need a key.")
-    ] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", envvar="HPO_API_KEY", help="What clients must send; safer in the environment."),
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What clients call the model.")] = None,
-    promotion: PromotionNumber = None,
-    studies: Studies = DEFAULT_STUDIES,
-) -> None:
-    """Serve a promoted model over HTTP, as OpenAI's models are served."""
-    from hpo.deployment import find
-    from hpo.endpoint.server import serve as answer
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    answer(find(target, studies, promotion), host=host, port=port, key=key, name=name, say=say)
-
-
-@app.command()
-def chat(
-    target: Target,
-    system: Annotated[str | None, typer.Option("--system", help="What a dialogue begins with.")] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer; the model's own setting by default.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="0 always takes the likeliest token.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Choose among the likeliest K tokens.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Makes answers repeatable.")] = None,
-    promotion: PromotionNumber = None,
-    studies: Studies = DEFAULT_STUDIES,
-) -> None:
-    """Talk with a promoted model in the terminal, or have it go on with a text."""
-    from hpo.conversation import Conversation, converse, greeting
-    from hpo.deployment import find
-
-    def say(line: str) -> None:
-        errors.print(line, markup=False, soft_wrap=True)
-
-    deployment = find(target, studies, promotion)
-    described = deployment.describe()
-    if not described["writes"]:
-        raise UserError(
-            f"{deployment.name} is a {described['task']} model, which does not write freely; use `hpo predict`."
-        )
-    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "seed": seed}
-    conversation = Conversation(deployment.load(), sampling, say, system)
-    say(greeting(conversation, deployment.name))
-    converse(conversation)
-
-
-@app.command()
-def predict(
-    target: Target,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Texts: .txt (one a line), .jsonl, .csv or .parquet.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", help="A .jsonl or .csv file; JSON lines on standard output by default.")
-    ] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="The column to read; that of the training data by default.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts at a time.")] = 16,
-    beams: Annotated[
-        int | None, typer.Option("--beams", min=1, help="Translation: width of the search; as tested by default.")
-    ] = None,
-    promotion: PromotionNumber = None,
-    studies: Studies = DEFAULT_STUDIES,
-) -> None:
-    """Have a promoted model read a file of texts; with what is right in the file, measure it too."""
-    from hpo import predictions
-    from hpo.deployment import find
-
-    def say(line: str) -> None:
-        errors.print(line, markup=False, soft_wrap=True)
-
-    deployment = find(target, studies, promotion)
-    predictions.check_output(output)
-    examples = predictions.read(file, deployment.describe()["columns"], column)
-    if examples.empty:
-        say(f"rows without a text, left out: {examples.empty:,}")
-    try:
-        served = deployment.load()
-        with predictions.output(output) as write:
-            metrics = predictions.predict(served, examples, write, batch_size=batch_size, beams=beams, say=say)
-    except KeyboardInterrupt:
-        say("Stopped at once." if output is None else f"Stopped at once; {output} was not written.")
-        raise typer.Exit(130) from None
-    for line in predictions.metrics_lines(metrics):
-        say(line)
-
-
 @app.command()
 def delete(
     name: Name,
@@ -416,6 +319,7 @@ def delete(
 
 
 app.add_typer(exchange.app)
+app.add_typer(usage.app)
 
 
 def main() -> NoReturn:

@@ -11,7 +11,6 @@ import errno
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import sys
 import time
@@ -23,8 +22,9 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from hpo import notification, warming
 from hpo.errors import HpoError, Stopped, UserError
-from hpo.folder import StudyFolder, StudyRecord, locked, write_atomically
+from hpo.folder import StudyFolder, StudyRecord, locked, new_study, write_atomically
 from hpo.journal import History
 from hpo.launch import Launcher
 from hpo.launch.devices import Layout, cores, gpus, layout
@@ -41,8 +41,7 @@ from hpo.track.mlflow.store import tracking_uri
 from hpo.trials import rung_tokens
 
 _PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_RESERVED = ("mlflow.db", "mlartifacts")
+_CHANGEABLE = ("budget.", "launch.", "on_failure.", "notify.", "search.time_limit")
 _CATCH_UP_SECONDS = 60.0
 
 
@@ -78,21 +77,13 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
         UserError: the sweep has mistakes, the name is not allowed, or a study has it already.
     """
     text, planned = read_sweep(path, assignments)
-    name = name or path.stem
-    if name in _RESERVED:
-        raise UserError(f"{name!r} is where MLflow keeps its things, beside the studies. Use --name.")
-    if not _NAME.fullmatch(name):
-        raise UserError(f"a study's name is letters, digits, '.', '_' and '-', up to 100; got {name!r}. Use --name.")
-    folder = StudyFolder(studies / name)
-    if folder.exists:
-        raise UserError(
-            f"study {name!r} exists already in {studies}. Go on with it: hpo resume {name}. "
-            f"Begin another: --name {_free_name(studies, name)}. Remove it: hpo delete {name}."
-        )
+    folder = new_study(studies, name or path.stem)
     if planned.sweep.mlflow is not None:
         tracking_uri(planned.sweep.mlflow, studies)  # an address that cannot be one is refused now, not hours later
+    notification.address(planned.sweep)
+    learned = warming.learn(planned, studies)
     try:
-        _make(folder, text, _record(planned, folder, path, assignments))
+        _make(folder, text, _record(planned, folder, path, assignments), learned)
     except FileExistsError as error:
         raise UserError(f"{error.filename} is there already and is no study. Use --name or --studies.") from None
     except OSError as error:
@@ -100,7 +91,7 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
     return planned, folder
 
 
-def _make(folder: StudyFolder, text: str, record: StudyRecord) -> None:
+def _make(folder: StudyFolder, text: str, record: StudyRecord, learned: Sequence[warming.Source] = ()) -> None:
     """Put a new study in its place whole or not at all: half of one could be neither run nor resumed."""
     if folder.root.exists():  # what it holds is not ours
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder.root))
@@ -109,15 +100,13 @@ def _make(folder: StudyFolder, text: str, record: StudyRecord) -> None:
     try:
         write_atomically(made.sweep, text)
         record.write(made)
+        if learned:
+            warming.write(made.warm, learned)
         made.root.rename(folder.root)
     finally:
         shutil.rmtree(made.root, ignore_errors=True)
         with contextlib.suppress(OSError):
             made.root.parent.rmdir()
-
-
-def _free_name(studies: Path, name: str) -> str:
-    return next(candidate for n in range(2, 10_000) if not (studies / (candidate := f"{name}-{n}")).exists())
 
 
 def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequence[str]) -> StudyRecord:
@@ -161,13 +150,26 @@ def _address(sweep: Sweep, folder: StudyFolder) -> str | None:
     return None if given is None or urlsplit(given).password else tracking_uri(sweep.mlflow, folder.root.parent)
 
 
-def reopen(folder: StudyFolder, trials: int | None) -> Plan:
+def reopen(folder: StudyFolder, trials: int | None, changes: Sequence[str] = ()) -> Plan:
     """The plan of an existing study, from its own copy of the sweep.
 
+    Args:
+        folder: of the study.
+        trials: how many in all; None: as before.
+        changes: `--set` overrides of how it is carried out, kept for later runs too.
+
     Raises:
-        UserError: nothing is left to do, or the sweep no longer fits its objective.
+        UserError: nothing is left to do, a change is one of the search itself, or the sweep no longer fits its
+            objective.
     """
     record = StudyRecord.read(folder)
+    for change in changes:
+        if not change.startswith(_CHANGEABLE):
+            allowed = ", ".join(name.rstrip(".") for name in _CHANGEABLE)
+            raise UserError(
+                f"--set {change}: what a study searches stays as it is, so that its trials compare; {allowed} may "
+                "change. Begin another study for the rest."
+            )
     history = History.read(folder.journal)
     asked = record.search["trials"] if trials is None else trials
     if trials is not None and trials < len(history.trials):
@@ -182,11 +184,16 @@ def reopen(folder: StudyFolder, trials: int | None) -> Plan:
         assignments = [text for text in record.assignments if not text.startswith("search.trials=")]
         record = dataclasses.replace(record, search=search, assignments=[*assignments, f"search.trials={trials}"])
         record.write(folder)
-    return reopened(folder)
+    if not changes:
+        return reopened(folder)
+    planned = reopened(folder, [*record.assignments, *changes])  # before they are kept: they may be wrong
+    kept = [text for text in record.assignments if text.partition("=")[0] not in {c.partition("=")[0] for c in changes}]
+    dataclasses.replace(record, assignments=[*kept, *changes]).write(folder)
+    return planned
 
 
-def reopened(folder: StudyFolder) -> Plan:
-    """The plan of an existing study as it is.
+def reopened(folder: StudyFolder, assignments: Sequence[str] | None = None) -> Plan:
+    """The plan of an existing study as it is, or with other overrides.
 
     Raises:
         SweepError: the sweep no longer fits its objective.
@@ -200,7 +207,8 @@ def reopened(folder: StudyFolder) -> Plan:
         raise UserError(
             f"cannot read {folder.sweep}: {error.strerror}. A study cannot go on without its sweep."
         ) from None
-    return plan(text, Path(record.origin), record.assignments, name=str(folder.sweep))
+    overrides = record.assignments if assignments is None else assignments
+    return plan(text, Path(record.origin), overrides, name=str(folder.sweep))
 
 
 def launcher_for(
@@ -258,6 +266,7 @@ def conduct(
     """
     fresh = not folder.journal.exists()
     search = planned.sweep.search
+    webhook = notification.address(planned.sweep)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(folder))
         launcher, shape = launcher_for(planned, folder, _where(folder), slots, inline=inline)
@@ -278,6 +287,7 @@ def conduct(
         record = dataclasses.replace(StudyRecord.read(folder), facts=facts, rates=dataclasses.asdict(rates))
         record.write(folder)
         console.print(f"study {folder.name}: {shape}; {search.sampler}, {search.pruner}")
+        planned = _warmed(planned, folder, facts, console)
         history = History.read(folder.journal)
         study = Study(planned, folder, history, rungs[0])
         pumps = pump.start_all(folder)
@@ -292,11 +302,24 @@ def conduct(
             sweep.on_failure,
             planned.objective.divides,
             sweep.budget,
+            sweep.notify,
+            webhook,
         )
         try:
             return drive(study, terms, folder, launcher, record, console).state
         finally:
             _catch_up(pumps, folder, console)
+
+
+def _warmed(planned: Plan, folder: StudyFolder, facts: Mapping[str, Any], console: Console) -> Plan:
+    """The plan with what other studies suggest; said once, before the first trial."""
+    learned = warming.read(folder.warm)
+    if learned and not folder.journal.exists():
+        learned = warming.settled(learned, planned, facts)
+        warming.write(folder.warm, learned)
+        for line in warming.sentences(learned, planned.sweep.search.sampler.name):
+            console.print(line, markup=False, soft_wrap=True)
+    return warming.suggested(planned, learned)
 
 
 @contextlib.contextmanager

@@ -345,6 +345,8 @@ class _Reader(Document):
         if not isinstance(spent, dict) or "trials" not in spent:
             return int(self.whole(path, values, "trials", default, 1))
         if "trials" in values:
+            if self.places[("search", "trials")].startswith("--set"):
+                return int(self.whole(path, values, "trials", default, 1))  # as --trials writes it
             self.wrong(("budget", "trials"), "is set twice: search.trials says it too. Keep one.")
         return int(self.whole(("budget",), spent, "trials", default, 1))
 
