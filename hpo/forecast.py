@@ -232,7 +232,7 @@ class Simulation:
                 seconds = preferred if generator.random() < preference else generator.choice(self._pool)
                 sure = False
             if not sure:
-                seconds *= math.exp(off + generator.gauss(0.0, model.spread))
+                seconds *= math.exp(off + generator.gauss(-(model.spread**2) / 2, model.spread))
                 seconds *= self._share(trial, arrived, strictness)
             ends = begins + seconds * speed + self._findings.overhead
             jobs.append((begins, ends))

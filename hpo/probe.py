@@ -307,19 +307,20 @@ class Probe:
             self.findings.stages = (*shares[:-1], 1.0)
 
     def _again(self) -> None:
-        """The baseline once more, in every slot of the device at once: how much slower is it now?"""
-        findings = self.findings
-        before, length = findings.baseline, self._length
-        # Compared with its own beginning, not with the whole.
-        traces = self._traces(before.values, self._shared)
-        found = [made for trace in traces if (made := pace(_beginning(trace, length or 0))) is not None]
-        if not found or not before.rate:
-            return
-        slower = before.rate / (sum(one.rate for one in found) / len(found))
-        if len(self._shared) > 1:
-            findings.crowding = max(1.0, slower)
-        else:
-            findings.drift = slower
+        """The baseline once more, then in every slot of its device at once: is the machine as fast, and when full?"""
+        findings, before = self.findings, self.findings.baseline
+        alone = self._rate((0,))
+        if before.rate and alone:
+            findings.drift = before.rate / alone
+            before_and_after = math.sqrt(before.rate * alone)
+            if len(self._shared) > 1 and (crowded := self._rate(self._shared)):
+                findings.crowding = max(1.0, before_and_after / crowded)
+
+    def _rate(self, slots: Sequence[int]) -> float | None:
+        """How fast the baseline begins in each of these slots, busy all at once."""
+        traces = self._traces(self.findings.baseline.values, slots)
+        found = [made.rate for trace in traces if (made := pace(_beginning(trace, self._length or 0))) is not None]
+        return sum(found) / len(found) if len(found) == len(slots) else None
 
     # -- running ----------------------------------------------------------------------------------------
 
