@@ -276,7 +276,7 @@ def promote(
     """Train a trial's configuration in full, test it on unseen data, and register the model."""
     from hpo.folder import find_study
     from hpo.promote import draft
-    from hpo.registration import publish
+    from hpo.registration import carry, publish
     from hpo.report import promotion_view
     from hpo.run import reopened, train_in_full, waiting
 
@@ -290,6 +290,9 @@ def promote(
         raise typer.Exit(130) from None
     with waiting(console, "registering the model"):
         promotion = publish(promotion, place, folder, plan.objective, model)
+        trouble = carry(folder)
+    if trouble:
+        console.print(trouble, style="yellow", markup=False, soft_wrap=True)
     console.print()
     console.print(promotion_view(promotion, place.root / "model"))
     console.print(f"\nLook at it:  hpo ui {name}{at(folder.root)}", markup=False)

@@ -1,6 +1,6 @@
 """Give a promoted model its card, its run, its version in the registry, and the name `champion` if it earned it.
 
-Knows what a promotion found and asks `hpo.track.mlflow` to write it down.
+Knows what a promotion found and asks `hpo.track` to write it down.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from hpo.journal import History
 from hpo.objective import Objective
 from hpo.operation import MlflowSettings
 from hpo.promote import FRONT_MATTER, Promotion, beats, data_digest, model_card, model_folder, test_metric
+from hpo.track import pump, words
 from hpo.track.mlflow.registry import Candidate, Champion, PromotionRun, champion, crown, log_promotion, register
 from hpo.track.mlflow.runs import delete_study
 from hpo.track.mlflow.store import tracking_uri
+from hpo.track.wandb import promotions
 from hpo.wording import number
 
 
@@ -43,9 +45,12 @@ def publish(
     name = model_name or record.sweep_name
     card = model_card(promotion, record, place, name, deployment.instructions(record.name, model_folder(place)))
     write_atomically(model_folder(place) / "README.md", FRONT_MATTER + card)
+    if record.wandb is not None:
+        promotions.keep(folder, record, _run(promotion, place))
     if record.mlflow is None:
         objection = objection_to(promotion, objective)
-        verdict = "not registered: the study is not tracked" + (f"; and {objection}" if objection else "")
+        why = "the study is not tracked" if record.wandb is None else "the registry is MLflow's, and W&B alone has it"
+        verdict = f"not registered: {why}" + (f"; and {objection}" if objection else "")
         found = {"name": name, "version": "", "alias": "", "verdict": verdict}
     else:
         uri = tracking_uri(MlflowSettings(**record.mlflow), folder.root.parent)
@@ -65,12 +70,11 @@ def publish(
     return promotion
 
 
-def _register(
-    promotion: Promotion, place: StudyFolder, record: StudyRecord, objective: Objective, name: str, card: str, uri: str
-) -> dict[str, str]:
+def _run(promotion: Promotion, place: StudyFolder) -> PromotionRun:
+    """The full run as trackers show it."""
     history = History.read(place.journal)
     winner = history.trials[max(history.trials)]
-    run = PromotionRun(
+    return PromotionRun(
         number=promotion.number,
         trial=promotion.trial,
         settings=promotion.settings,
@@ -81,6 +85,11 @@ def _register(
         baseline_test=promotion.baseline_test,
         facts=promotion.facts,
     )
+
+
+def _register(
+    promotion: Promotion, place: StudyFolder, record: StudyRecord, objective: Objective, name: str, card: str, uri: str
+) -> dict[str, str]:
     objection = objection_to(promotion, objective)
     serving = getattr(objective.module, "SERVING", None)
     tags = {
@@ -96,7 +105,7 @@ def _register(
         Candidate(
             name=name,
             folder=model_folder(place),
-            run_id=log_promotion(uri, record, run),
+            run_id=log_promotion(uri, record, _run(promotion, place)),
             serving_module=serving,
             requirements=_pinned(getattr(objective.module, "REQUIREMENTS", ())),
             description=card,
@@ -109,6 +118,21 @@ def _register(
     if earned:
         crown(uri, name, version)
     return {"name": name, "version": version, "alias": "champion" if earned else "", "verdict": verdict}
+
+
+def carry(folder: StudyFolder) -> str | None:
+    """Bring a promotion to W&B, where the study is carried there.
+
+    Returns:
+        Why it is not there yet, in one line, or None.
+    """
+    if StudyRecord.read(folder).wandb is None:
+        return None
+    try:
+        pump.sync(folder, "wandb")
+    except HpoError as error:
+        return str(error)
+    return None
 
 
 def objection_to(promotion: Promotion, objective: Objective) -> str | None:
@@ -175,16 +199,16 @@ def _package(serving: str | None) -> list[Path]:
 
 
 def forget(folder: StudyFolder) -> str | None:
-    """Put a study's runs into the tracker's bin. Registered models stay.
+    """Put a study's runs into the tracker's bin. Registered models stay, and so does what was uploaded to W&B.
 
     Returns:
-        Why that could not be done, in one line, or None.
+        What is left and why, in one line, or None.
     """
     record = StudyRecord.read(folder)
     if record.mlflow is None:
-        return None
+        return words.uploaded(record)
     try:
         delete_study(record, tracking_uri(MlflowSettings(**record.mlflow), folder.root.parent))
     except Exception as error:  # whatever a tracker's client raises: the study itself can be deleted all the same
         return (str(error).splitlines() or [type(error).__name__])[0]
-    return None
+    return words.uploaded(record)

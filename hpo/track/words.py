@@ -10,6 +10,7 @@ from hpo.operation import MlflowSettings, WandbSettings
 from hpo.track import TITLES
 from hpo.track.pump import Pump
 from hpo.track.wandb import destination
+from hpo.track.wandb.contents import group
 
 
 def catching_up(pumps: Sequence[Pump]) -> str:
@@ -59,3 +60,11 @@ def without_mlflow(record: StudyRecord) -> UserError:
     """Why `hpo ui` has nothing to show of a study."""
     rule = f"study {record.name!r} is not tracked: its sweep says so (`track:`)."
     return UserError(f"{rule} hpo show {record.name} shows it here.")
+
+
+def uploaded(record: StudyRecord) -> str | None:
+    """What of a study stays at W&B when it is deleted here: nobody's runs there are deleted by a program."""
+    if record.wandb is None:
+        return None
+    there = destination.of_study(record)
+    return f"at {there.shown}, as group {group(record)}" if there.online else None
