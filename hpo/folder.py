@@ -206,13 +206,23 @@ def new_study(studies: Path, name: str) -> StudyFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing: temporary name, fsync, rename."""
+    """Write a whole file or nothing: temporary name, fsync, rename.
+
+    Raises:
+        OSError: the disk does not take it; the error names the file, and nothing is left of it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        error.filename = error.filename or str(path)  # a write does not know what it writes to
+        raise
 
 
 @contextlib.contextmanager

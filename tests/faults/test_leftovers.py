@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from commands import Commands
 
-from hpo.folder import StudyFolder
+from hpo.folder import StudyFolder, write_atomically
 from hpo.journal import History, Journal
 from hpo.keeping import Keeper
 from hpo.trials import Assignment, Direction, Ended, Ending, Outcome, Started
@@ -43,3 +46,18 @@ def test_folders_of_trials_that_ended_right_before_a_death_are_removed_on_resumi
         journal.append(Started(Assignment(3, {}, {}, 0, (1,)), 0))
     Keeper(folder, Direction.MINIMIZE, "best", History.read(folder.journal))
     assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == ["0001", "0003"]
+
+
+def test_a_file_that_the_disk_does_not_take_is_named_and_nothing_is_left_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.json"
+    path.write_text("before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*/study\.json"):
+        write_atomically(path, "after")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("study.json", "before")]
