@@ -1,7 +1,7 @@
 """An archive: files of a study in one zip that can be read without this program, and is checked before it is used.
 
 Each member's length and SHA-256 stand in `archive.json`, the last member. Knows what may be in an archive and
-how to read one from somebody else safely; nothing of what the files say.
+how to read one from somebody else safely; nothing of what a study is for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpo.errors import UserError
+from hpo.folder import StudyFolder, StudyRecord
+from hpo.journal import History, lines
+from hpo.trials import Direction
 
 SUFFIX = ".hpo.zip"
 FORMAT = 1
@@ -208,3 +211,52 @@ def _check(path: Path, info: zipfile.ZipInfo, declared: Mapping[str, Any]) -> No
         raise UserError(f"{path}: {name} is not what was packed: the archive was changed. Get it again.")
     if info.file_size > _DENSE_BYTES and info.file_size > _DENSEST * max(info.compress_size, 1):
         raise UserError(f"{path}: {name} would grow {info.file_size // max(info.compress_size, 1)} times. Refused.")
+
+
+# -- what an unpacked study must be -----------------------------------------------------------------------
+
+
+def read_record(folder: StudyFolder, path: Path) -> StudyRecord:
+    """The record of an unpacked study, which somebody else may have written; `path` is its archive's.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    try:
+        record = StudyRecord.read(folder)
+        Direction(record.metric["direction"])
+        sound = isinstance(record.search["trials"], int) and all(
+            isinstance(value, kind)
+            for value, kind in (
+                (record.fixed, dict),
+                (record.space, dict),
+                (record.origin, str),
+                (record.objective, str),
+            )
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: study.json is not that of a study: {error}. Get the archive again.") from None
+    if not sound:
+        raise UserError(f"{path}: study.json is not that of a study. Get the archive again.")
+    return record
+
+
+def read_history(folder: StudyFolder, path: Path) -> History:
+    """What a journal says, each line of it found to be in order.
+
+    Raises:
+        UserError: a line is damaged; the message has its number.
+    """
+    history, count = History(), 0
+    try:
+        for history.offset, line in lines(folder.journal):
+            count += 1
+            history.add(line)
+    except UserError:
+        raise UserError(f"{path}: line {count + 1} of its journal is damaged. Get the archive again.") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"line {count} of its journal cannot be read: {type(error).__name__} {error}"
+        raise UserError(f"{path}: {what}. Get the archive again.") from None
+    if history.offset != folder.journal.stat().st_size:
+        raise UserError(f"{path}: line {count + 1} of its journal is not whole. Get the archive again.")
+    return history

@@ -60,6 +60,15 @@ def address(sweep: Sweep) -> str | None:
     return given
 
 
+def cautions(sweep: Sweep) -> list[str]:
+    """What would stop a run here, though the sweep is in order; it may be run elsewhere."""
+    try:
+        address(sweep)
+    except SweepError as error:
+        return [mistake.text for mistake in error.mistakes]
+    return []
+
+
 class Notifier:
     """Delivers messages, one after another, in a thread of its own.
 

@@ -18,14 +18,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hpo import account
-from hpo.archive import SUFFIX, Archive, Chunks, file_chunks, opened, pack
+from hpo.archive import SUFFIX, Archive, Chunks, file_chunks, opened, pack, read_history, read_record
 from hpo.document import load_yaml
 from hpo.errors import HpoError, UserError
 from hpo.folder import StudyFolder, StudyRecord, new_study
-from hpo.journal import History, lines
+from hpo.journal import History
 from hpo.promote import Promotion, model_folder, promotions
 from hpo.summary import Summary
-from hpo.trials import Direction
 from hpo.wording import number
 
 _FOR_PEOPLE = ("trials.csv", "curves.csv", "report.md")
@@ -167,72 +166,26 @@ def _settle_in(source: Path, target: Path, studies: Path) -> None:
 
 def _unpack(archive: Archive, folder: StudyFolder) -> tuple[str, ...]:
     archive.extract(folder.root, lambda name: name not in _FOR_PEOPLE)
-    record = _arriving(folder)
+    record = _arriving(folder, archive.path)
     try:
         load_yaml(folder.sweep.read_text(encoding="utf-8"), f"{archive.path}: sweep.yaml")
     except UnicodeDecodeError as error:
         raise UserError(f"{archive.path}: sweep.yaml cannot be read: {error}.") from None
-    history = sound_history(folder, archive.path)
+    history = read_history(folder, archive.path)
     _adopt_promotions(folder, record, archive.path)
     record.write(folder)
     return tuple(_notes(folder, record, history))
 
 
-def _arriving(folder: StudyFolder) -> StudyRecord:
+def _arriving(folder: StudyFolder, path: Path) -> StudyRecord:
     """The record as this place has it: a new id, the current folder as where it goes on, its own tracker."""
-    record = read_record(folder)
+    record = read_record(folder, path)
     origin = PurePath(record.origin)
     if origin.is_absolute() or ".." in origin.parts or not origin.name:
         origin = PurePath(origin.name or "sweep.yaml")
     here = Path.cwd()
     record = dataclasses.replace(record, name=folder.name, id=uuid.uuid4().hex)
     return _placed(record, origin=str(here / origin), where=str(here), tracking_uri=None)
-
-
-def read_record(folder: StudyFolder) -> StudyRecord:
-    """The record of a study that somebody else may have written.
-
-    Raises:
-        UserError: it is damaged, or of another version.
-    """
-    try:
-        record = StudyRecord.read(folder)
-        Direction(record.metric["direction"])
-        sound = isinstance(record.search["trials"], int) and all(
-            isinstance(value, kind)
-            for value, kind in (
-                (record.fixed, dict),
-                (record.space, dict),
-                (record.origin, str),
-                (record.objective, str),
-            )
-        )
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"study.json is not that of a study: {error}. Get the archive again.") from None
-    if not sound:
-        raise UserError("study.json is not that of a study. Get the archive again.")
-    return record
-
-
-def sound_history(folder: StudyFolder, path: Path) -> History:
-    """What a journal says, each line of it found to be in order.
-
-    Raises:
-        UserError: a line is damaged; the message has its number.
-    """
-    history, count = History(), 0
-    try:
-        for history.offset, line in lines(folder.journal):
-            count += 1
-            history.add(line)
-    except UserError:
-        raise UserError(f"{path}: line {count + 1} of its journal is damaged. Get the archive again.") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"line {count} of its journal cannot be read: {type(error).__name__} {error}"
-        raise UserError(f"{path}: {what}. Get the archive again.") from None
-    if history.offset != folder.journal.stat().st_size:
-        raise UserError(f"{path}: line {count + 1} of its journal is not whole. Get the archive again.")
-    return history
 
 
 def _adopt_promotions(folder: StudyFolder, record: StudyRecord, path: Path) -> None:

@@ -20,7 +20,8 @@ from hpo.journal import History, Journal, JournalError, StudyState
 from hpo.keeping import Keeper
 from hpo.launch import Launcher
 from hpo.live import View, open_view
-from hpo.operation import Budget, OnFailure
+from hpo.notification import News, Notifier
+from hpo.operation import Budget, Notify, OnFailure
 from hpo.search import DiskFull, Search, Trials
 from hpo.spending import Meter, Rates
 from hpo.trials import Direction, Ended
@@ -58,6 +59,8 @@ class Terms:
         policy: of failures.
         divides: whether the objective can do forward passes in parts.
         budget: of all runs of the study together.
+        notify: who is told of what.
+        webhook: the address for that, a secret.
     """
 
     trials: int
@@ -66,6 +69,8 @@ class Terms:
     policy: OnFailure = field(default_factory=OnFailure)
     divides: bool = False
     budget: Budget = field(default_factory=Budget)
+    notify: Notify | None = None
+    webhook: str | None = field(default=None, repr=False)
 
 
 class _Leaving:
@@ -104,6 +109,10 @@ def drive(
     keeper = Keeper(folder, Direction(record.metric["direction"]), terms.keep, history)
     meter = Meter(terms.budget, Rates.read(record.rates), history, time.monotonic)
     began = time.monotonic()
+    notifier = Notifier(
+        terms.notify, folder.name, terms.webhook, lambda text: console.print(text, style="yellow", markup=False)
+    )
+    news = News(notifier, folder, record, history)
     with Journal(folder.journal, time.time) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")
@@ -118,6 +127,7 @@ def drive(
                     view.show(event)
                     if isinstance(event, Ended):
                         keeper.ended(event)
+                        news.ended(event)
                 state = _left(folder, count, leaving.reason)
         except KeyboardInterrupt:
             state = StudyState("interrupted", "stopped at once")
@@ -133,6 +143,7 @@ def drive(
             with contextlib.suppress(JournalError):  # a full disk; the lock says that nobody runs the study any more
                 journal.append(StudyState(state.state, state.reason, time.monotonic() - began))
             view.close()
+            news.left(state)
     return state
 
 

@@ -23,10 +23,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from hpo import warming
 from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
 from hpo.journal import History, JournalError, TrialRecord, lines, mend
 from hpo.plan import Plan, by_line, draft
+from hpo.prior import Prior
 from hpo.samplers import make_sampler
 from hpo.space import Choices, Dimension, IntRange, Parameter
 from hpo.stopping import make_rule
@@ -162,6 +164,10 @@ class Study:
         self._asked = len(history.trials)
         grid = plan.space.grid() if plan.sweep.search.sampler.name == "grid" else None
         self._grid = None if grid is None else [values for values in grid if values not in plan.known]
+        with _quiet():
+            dimensions = {parameter.name: _distribution(parameter.dimension) for parameter in plan.space.parameters}
+            lessons = [lesson for source in warming.read(folder.warm) for lesson in source.lessons]
+            self._prior = Prior(lessons, dimensions, self._metric.direction)
 
     def _open(self, folder: StudyFolder, pruner: optuna.pruners.BasePruner) -> optuna.Study:
         return optuna.create_study(
@@ -207,7 +213,9 @@ class Study:
         search = self._plan.sweep.search
         conditional = self._plan.space.conditional
         with _quiet(), _named(f"the sampler {search.sampler}"):
-            self._study.sampler = make_sampler(search.sampler, seed=search.seed, number=number, conditional=conditional)
+            strategy = self._prior.strategy(search.sampler)
+            sampler = make_sampler(strategy, seed=search.seed, number=number, conditional=conditional)
+            self._study.sampler = self._prior.shown_to(sampler, strategy)
             if self._orphans:
                 trial = self._orphans.pop(0)
             else:
