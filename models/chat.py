@@ -150,9 +150,10 @@ def test(config: Config, *, directory: Path) -> dict[str, float]:
     """What `train` left in `directory`, measured on the whole test split: `test/loss` (nats a token of a reply),
     `test/perplexity`, `test/bleu`, `test/rougeL`; with `model.pretrained` also `test/base_perplexity`, that of the
     model before. Raises ModelsError where there is no test split or no trained model."""
-    from models import replies
+    from models import memory, replies
 
-    return replies.test(config, _prepared(config), directory=directory)
+    prepared = _prepared(config)
+    return memory.divide_until_it_fits(lambda: replies.test(config, prepared, directory=directory))
 
 
 def _prepared(config: Config) -> "Prepared":

@@ -144,9 +144,10 @@ def test(config: Config, *, directory: Path) -> dict[str, float]:
     `test/macro_f1`, `test/f1/<label>` (with at most 50 labels), `test/examples`; and beside it
     `test/linear_macro_f1` and `test/linear_accuracy` of the linear baseline. Raises ModelsError where there is no
     test split or no trained model."""
-    from models import labelling
+    from models import labelling, memory
 
-    return labelling.test(config, _prepared(config), directory=directory)
+    prepared = _prepared(config)
+    return memory.divide_until_it_fits(lambda: labelling.test(config, prepared, directory=directory))
 
 
 def _prepared(config: Config) -> "Prepared":

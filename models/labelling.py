@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models import adapters, architectures, augment, folders, identity, labelled_texts, scores, training
+from models import adapters, architectures, augment, folders, identity, labelled_texts, memory, scores, training
 from models.architectures import Vocabulary
 from models.batches import Drawn, Examples, by_length, padded
 from models.corpora import Split
@@ -255,7 +255,8 @@ def _confusion(config: "Config", prepared: Prepared, directory: Path) -> dict[st
     split: Split = "test" if prepared.count("test", "examples") else "validation"
     model, device = _ready(config, prepared, directory)
     with torch.no_grad():
-        predicted = decided(logits(model, prepared, split, device=device), multi_label=False)
+        found = memory.divide_until_it_fits(lambda: logits(model, prepared, split, device=device))
+    predicted = decided(found, multi_label=False)
     actual = labelled_texts.targets(prepared, split, multi_label=False)
     labels = prepared.details["labels"]
     return {"split": split, "labels": labels, "matrix": scores.confusion(predicted, actual, labels)}

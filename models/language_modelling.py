@@ -175,9 +175,10 @@ def test(config: Config, *, directory: Path) -> dict[str, float]:
     """What `train` left in `directory`, measured on the test split: `test/loss` (nats a token),
     `test/perplexity`, `test/bits_per_byte`, `test/tokens`. Raises ModelsError where there is no test split or
     no trained model."""
-    from models import next_token
+    from models import memory, next_token
 
-    return next_token.test(config, _prepared(config), directory=directory)
+    prepared = _prepared(config)
+    return memory.divide_until_it_fits(lambda: next_token.test(config, prepared, directory=directory))
 
 
 def _prepared(config: Config) -> "Prepared":

@@ -7,13 +7,17 @@ import errno
 import re
 import resource
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 
 from models.errors import DoesNotFit, SettingError
+
+Found = TypeVar("Found")
 
 _SIGNS = (
     "can't allocate memory",
@@ -98,3 +102,19 @@ def rows(batch_tokens: int, row_tokens: int) -> int:
     division = _present.get() or Division(1)
     division.rows = max(1, batch_tokens // division.by // max(1, row_tokens))
     return division.rows
+
+
+def divide_until_it_fits(measure: Callable[[], Found]) -> Found:
+    """What `measure` returns, called again with batches half as large each time that memory runs out.
+
+    For what changes nothing, such as measuring a trained model. Raises DoesNotFit where no smaller batch is left.
+    """
+    by = 1
+    while True:
+        try:
+            with Division(by):
+                return measure()
+        except Exception as error:
+            if isinstance(error, DoesNotFit) or not is_exhausted(error):
+                raise
+        by *= 2  # here, where the error no longer holds the tensors that did not fit

@@ -135,9 +135,10 @@ def test(config: Config, *, directory: Path) -> dict[str, float]:
     """What `train` left in `directory`, measured on the test split: `test/loss` (nats a pair), `test/accuracy`,
     `test/margin`, `test/perplexity` of the chosen replies and `test/base_perplexity`, that before training. Raises
     ModelsError where there is no test split or no trained model."""
-    from models import preferring
+    from models import memory, preferring
 
-    return preferring.test(config, _prepared(config), directory=directory)
+    prepared = _prepared(config)
+    return memory.divide_until_it_fits(lambda: preferring.test(config, prepared, directory=directory))
 
 
 def _prepared(config: Config) -> "Prepared":

@@ -166,9 +166,10 @@ def save(config: Config, *, directory: Path, destination: Path) -> None:
 def test(config: Config, *, directory: Path) -> dict[str, float]:
     """What `train` left in `directory`, measured on the whole test split: `test/bleu`, `test/chrf`, `test/loss`
     (nats a target token), ... Raises ModelsError where there is no test split or no trained model."""
-    from models import sequence_to_sequence
+    from models import memory, sequence_to_sequence
 
-    return sequence_to_sequence.test(config, _prepared(config), directory=directory)
+    prepared = _prepared(config)
+    return memory.divide_until_it_fits(lambda: sequence_to_sequence.test(config, prepared, directory=directory))
 
 
 def _prepared(config: Config) -> "Prepared":

@@ -262,3 +262,20 @@ def test_a_model_that_knows_nothing_has_the_loss_of_a_uniform_guess(tmp_path: Pa
 def test_preferences_have_no_uniform_guess(tmp_path: Path) -> None:
     door, config, _ = of_preferences(tmp_path)
     assert preferring.task(config, door._prepared(config), seed=0).uniform_loss is None
+
+
+def test_a_model_is_tested_in_smaller_batches_where_larger_ones_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door, config, _ = of_text(tmp_path)
+    list(door.train(config, seed=0, rungs=[], directory=tmp_path / "run"))
+    whole = door.test(config, directory=tmp_path / "run")
+    summed = next_token.summed_loss
+
+    def full(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+        if len(tokens) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return summed(model, tokens)
+
+    monkeypatch.setattr(next_token, "summed_loss", full)
+    assert door.test(config, directory=tmp_path / "run") == pytest.approx(whole, rel=1e-6)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import memory
+from models.errors import DoesNotFit
 
 CPU = torch.device("cpu")
 
@@ -75,6 +76,30 @@ def test_a_division_holds_for_what_is_done_within_it_alone() -> None:
     assert memory.rows(1024, 64) == 16
     assert memory.rows(1024, 0) == 1024
     assert division.rows == 1
+
+
+def test_what_is_measured_is_divided_until_it_fits() -> None:
+    tried: list[int] = []
+
+    def measure() -> str:
+        tried.append(memory.rows(1024, 64))
+        if tried[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "measured"
+
+    assert memory.divide_until_it_fits(measure) == "measured"
+    assert tried == [16, 8, 4]
+
+
+def test_what_fits_in_no_part_is_told_so_and_other_errors_as_they_are() -> None:
+    def measure() -> None:
+        memory.rows(1024, 64)
+        raise MemoryError("no room")
+
+    with pytest.raises(DoesNotFit, match="one sequence alone does not fit: no room"):
+        memory.divide_until_it_fits(measure)
+    with pytest.raises(ZeroDivisionError):
+        memory.divide_until_it_fits(lambda: 1 // 0)
 
 
 LIMITED = """
