@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from hpo.errors import SweepError
-from hpo.notification import Notifier, address
+from hpo.errors import HpoError, SweepError
+from hpo.folder import StudyFolder
+from hpo.journal import History
+from hpo.notification import Notifier, address, cautions
 from hpo.operation import Notify
+from hpo.relocation import export_study
+from hpo.run import conduct, create
 from hpo.study import plan
+from hpo.trials import Ending
 
 ALL = ("finished", "failed", "budget", "best")
 
@@ -138,3 +146,77 @@ def test_a_webhook_without_an_address_is_a_mistake_with_its_line(
         address(plan(path.read_text(), path).sweep)
     assert str(caught.value).startswith(f"{path}:13: ")
     assert "hush" not in str(caught.value)
+
+
+# -- told by a run --------------------------------------------------------------------------------------
+
+
+def ran(path: Path, *assignments: str) -> StudyFolder:
+    planned, folder = create(path, Path("studies"), None, assignments)
+    with contextlib.suppress(HpoError):
+        conduct(planned, folder, console=Console(), inline=True)
+    return folder
+
+
+def notified(board: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch, *assignments: str) -> StudyFolder:
+    path = workplace / "sweep.yaml"
+    path.write_text(path.read_text() + "notify: {on: [finished, failed, budget, best], webhook: $HPO_HOOK}\n")
+    monkeypatch.setenv("HPO_HOOK", board.url)
+    return ran(path, *assignments)
+
+
+def test_a_run_tells_each_new_best_after_the_baseline_and_its_end(
+    board: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = notified(board, workplace, monkeypatch)
+    best, expected = float("inf"), []
+    for trial in History.read(folder.journal).trials.values():
+        if trial.ending is Ending.COMPLETE and trial.value is not None and trial.value < best:
+            best = trial.value
+            expected += [(trial.number, best)] if trial.number else []
+    bests = [(message["trial"], message["value"]) for message in board.posted if message["event"] == "best"]
+    assert bests == expected != []
+    assert [message["event"] for message in board.posted].count("finished") == 1
+    last = board.posted[-1]
+    assert (last["event"], last["study"], last["value"]) == ("finished", "sweep", best)
+    assert last["text"].startswith("study sweep finished; 6 of 6 trials ended. Trial ")
+
+
+def test_a_run_that_fails_tells_why(board: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notified(board, workplace, monkeypatch, "misbehave=raise", "misbehave_above=1e-9", "on_failure.same_error=2")
+    assert [message["event"] for message in board.posted] == ["failed"]
+    assert "this configuration does not work" in board.posted[0]["text"]
+
+
+def test_a_spent_budget_is_told_as_such(board: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notified(board, workplace, monkeypatch, "budget.time=0.001s")
+    assert [message["event"] for message in board.posted] == ["budget"]
+    assert "its budget of 0.0 s is spent" in board.posted[0]["text"]
+
+
+def test_a_webhook_that_refuses_costs_one_line_and_its_address_is_in_no_file(
+    board: Board, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board.code = 500
+    folder = notified(board, workplace, monkeypatch)
+    assert History.read(folder.journal).state == "finished"
+    output = capsys.readouterr()
+    assert (output.out + output.err).count("notify.webhook failed: it answered 500") == 1
+    export_study(folder, workplace / "packed.zip")
+    with zipfile.ZipFile(workplace / "packed.zip") as packed:
+        packed.extractall(workplace / "unpacked")
+    contents = [path.read_bytes() for path in workplace.rglob("*") if path.is_file()]
+    assert contents
+    assert not [content for content in contents if b"hush" in content]
+    assert "hush" not in output.out + output.err
+
+
+def test_without_the_variable_a_run_is_refused_and_a_check_says_so(
+    write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_sweep(("track: {}", "track: {}\nnotify: {webhook: $HPO_HOOK}"))
+    monkeypatch.delenv("HPO_HOOK", raising=False)
+    with pytest.raises(SweepError, match="HPO_HOOK is not set"):
+        create(path, Path("studies"), None, [])
+    assert not Path("studies").exists()
+    assert len(cautions(plan(path.read_text(), path).sweep)) == 1
