@@ -182,13 +182,22 @@ def track(document: Document) -> tuple[MlflowSettings | None, WandbSettings | No
     mlflow: MlflowSettings | None = None
     if values.get("mlflow", False) is not False:
         settings = _texts(document, "mlflow", values["mlflow"], ("tracking_uri", "experiment"))
-        mlflow = MlflowSettings(settings.get("tracking_uri"), settings.get("experiment"))
+        mlflow = MlflowSettings(_without_password(document, settings.get("tracking_uri")), settings.get("experiment"))
     wandb: WandbSettings | None = None
     if values.get("wandb", False) is not False:
         settings = _texts(document, "wandb", values["wandb"], ("project", "entity", "mode"))
         mode = document.word(("track", "wandb"), settings, "mode", ("auto", "online", "offline"))
         wandb = WandbSettings(settings.get("project"), settings.get("entity"), mode)
     return mlflow, wandb
+
+
+def _without_password(document: Document, address: str | None) -> str | None:
+    """A sweep is copied into its study and to its trackers, and so would be the password."""
+    if address is None or urlsplit(address).password is None:
+        return address
+    rule = "requires an address without a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    document.wrong(("track", "mlflow", "tracking_uri"), f"{rule}, or the whole address as MLFLOW_TRACKING_URI.")
+    return None
 
 
 def _texts(document: Document, tracker: str, node: Any, keys: tuple[str, ...]) -> dict[str, Any]:

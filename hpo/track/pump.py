@@ -148,7 +148,7 @@ class Courier:
 
 def one_line(error: BaseException) -> str:
     """An exception as one line for people; of a chain of connection errors, the reason alone."""
-    text = " ".join(str(error).split())
+    text = spelling.masked(" ".join(str(error).split()))
     if isinstance(error, HpoError):
         return text
     for reason in ("Connection refused", "Name or service not known", "timed out", "database is locked"):
@@ -180,6 +180,13 @@ def behind(folder: StudyFolder, tracker: str = "mlflow") -> int:
 
 
 # -- in the pump's process ------------------------------------------------------------------------------
+
+
+class _Discreet(logging.Formatter):
+    """Errors repeat the address they concern, and tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return spelling.masked(super().format(record))
 
 
 class Coordinator(Protocol):
@@ -267,7 +274,9 @@ def _alone(folder: StudyFolder, tracker: str = "mlflow", *, wait: bool) -> Itera
 def main(argv: list[str]) -> int:
     """The pump's process. Exit code 0: everything was carried."""
     os.nice(_NICENESS)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet("%(asctime)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     folder, name = StudyFolder(Path(argv[0])), argv[1]
     tracker = tracker_of(folder, name)
     if tracker is None:

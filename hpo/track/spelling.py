@@ -62,6 +62,11 @@ def cut(text: str, limit: int) -> str:
     return text[: limit - len(ending)] + ending
 
 
+def masked(text: str) -> str:
+    """Text in which no address has its password any more."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", text)
+
+
 def number(measured: float) -> float:
     """A metric as it is stored. Infinity becomes NaN: stored as 1.8e308, it would flatten every chart."""
     return measured if math.isfinite(measured) else math.nan

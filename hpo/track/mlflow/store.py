@@ -139,7 +139,7 @@ def initialise(uri: str) -> None:
 
 def shown(uri: str) -> str:
     """An address without its password."""
-    return re.sub(r"(://[^:/@]+):[^@/]+@", r"\1:***@", uri)
+    return spelling.masked(uri)
 
 
 def ensure_experiment(mlflow_client: Any, uri: str, name: str, tags: Mapping[str, str]) -> str:
@@ -248,7 +248,7 @@ def _log_batch(mlflow_client: Any, run_id: str, metrics: list[Any], params: list
 
 def line_of(error: BaseException) -> str:
     """An exception as one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = spelling.masked(" ".join(str(error).split())) or type(error).__name__
     refused = re.search(
         r"(Connection refused|Name or service not known|timed out|Temporary failure in name resolution)", text
     )

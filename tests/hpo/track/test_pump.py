@@ -96,6 +96,22 @@ def test_an_outage_is_told_to_who_asks_and_forgotten_when_it_is_over(studies: Pa
     assert "trouble" not in read_cursor(folder, "notebook")
 
 
+def test_a_password_in_an_error_is_neither_told_nor_logged(studies: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Talkative(Notebook):
+        def write(self, lines: Sequence[Line], history: History) -> None:
+            raise RuntimeError("cannot reach postgresql://me:secret@there/x")
+
+    folder = study(studies, numbered(2))
+    caplog.handler.setFormatter(pump._Discreet("%(message)s"))
+    assert not follow(Courier(folder, Talkative()), Patient(leaves_after=1))
+    assert "me:***@there/x" in caplog.text
+    assert "Traceback" in caplog.text
+    assert "secret" not in caplog.text.replace('"cannot reach postgresql://me:secret@there/x"', "")
+    assert (
+        read_cursor(folder, "notebook")["trouble"] == "memory: RuntimeError: cannot reach postgresql://me:***@there/x"
+    )
+
+
 def test_once_the_coordinator_has_left_a_dead_tracker_is_given_up_after_four_tries(studies: Path) -> None:
     folder = study(studies, numbered(2))
     tracker = Notebook(failures=["before"] * 99)
