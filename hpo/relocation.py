@@ -115,7 +115,7 @@ def _departing(record: StudyRecord) -> StudyRecord:
 
 def _placed(record: StudyRecord, *, origin: str, where: str, tracking_uri: str | None) -> StudyRecord:
     mlflow = None if record.mlflow is None else {**record.mlflow, "tracking_uri": tracking_uri}
-    return dataclasses.replace(record, origin=origin, where=where, mlflow=mlflow)
+    return dataclasses.replace(record, origin=origin, where=where, mlflow=mlflow, shared=None)
 
 
 # -- in -------------------------------------------------------------------------------------------------
@@ -168,9 +168,12 @@ def _unpack(archive: Archive, folder: StudyFolder) -> tuple[str, ...]:
     archive.extract(folder.root, lambda name: name not in _FOR_PEOPLE)
     record = _arriving(folder, archive.path)
     try:
-        load_yaml(folder.sweep.read_text(encoding="utf-8"), f"{archive.path}: sweep.yaml")
+        tree, _ = load_yaml(folder.sweep.read_text(encoding="utf-8"), f"{archive.path}: sweep.yaml")
     except UnicodeDecodeError as error:
         raise UserError(f"{archive.path}: sweep.yaml cannot be read: {error}.") from None
+    if tree.get("storage") is not None:
+        # The study that is shared stays where it is; this is a copy, which goes on alone.
+        record = dataclasses.replace(record, assignments=[*record.assignments, "storage=null"])
     history = read_history(folder, archive.path)
     _adopt_promotions(folder, record, archive.path)
     record.write(folder)

@@ -98,6 +98,15 @@ def test_what_belongs_to_a_place_stays_there(
     assert not arrival.folder.tracking.exists()
 
 
+def test_the_copy_of_a_shared_study_goes_on_alone(study: StudyFolder, workplace: Path) -> None:
+    shared = {"address": "postgresql://me@host/base", "place": "p1"}
+    dataclasses.replace(StudyRecord.read(study), shared=shared).write(study)
+    study.sweep.write_text(study.sweep.read_text() + "storage: postgresql://me@host/base\n")
+    arrival = import_study(export_study(study, None), workplace / "there")
+    assert StudyRecord.read(arrival.folder).shared is None
+    assert len(resumed(arrival.folder, 8).trials) == 8
+
+
 def test_the_archive_can_be_read_without_the_program(study: StudyFolder, workplace: Path) -> None:
     best = Summary.read(study).best
     assert best is not None
