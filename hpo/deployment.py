@@ -195,7 +195,13 @@ def _promoted(folder: StudyFolder, number: int | None) -> Path:
         raise UserError(
             f"promotion {number} of study {folder.name!r} is not finished. Go on:  hpo promote {folder.name}"
         )
-    return _with_config(model_folder(StudyFolder(folder.promotion(number))))
+    model = model_folder(StudyFolder(folder.promotion(number)))
+    if not model.exists():  # an imported study
+        raise UserError(
+            f"{model} is not here; models travel with a study where it is packed with `hpo export --checkpoints`. "
+            f"Train it here:  hpo promote {folder.name}"
+        )
+    return _with_config(model)
 
 
 def _registered(target: str, studies: Path) -> Deployment:
