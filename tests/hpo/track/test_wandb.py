@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,6 +258,34 @@ def test_a_key_or_a_netrc_makes_it_online_and_wandb_mode_offline_does_not(
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert not destination.destination(WandbSettings(), "lr").online
     assert destination.destination(WandbSettings(mode="online"), "lr").online
+
+
+def test_the_line_that_uploads_offline_runs_does_so_and_again_after_the_study_went_on(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = whole_search()
+    folder = study(studies, [*events[:6], StudyState("interrupted", "Ctrl-C")], **ALONE)
+
+    def upload(server: Server) -> None:
+        sync(folder)
+        (line,) = words.next_steps(folder)
+        program, *arguments = line.partition("Upload them:  ")[2].split()
+        there = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.address, "WANDB_ERROR_REPORTING": "false"}
+        command = [str(Path(sys.executable).with_name(program)), *arguments]
+        done = subprocess.run(command, env={**os.environ, **there}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert destination.offline_runs(folder) == 0
+
+    with serving() as server:
+        upload(server)
+        append(folder, [StudyState("running"), *events[6:]])
+        upload(server)
+        for number, expected in as_told(folder).items():
+            rows = server.history(f"lr-0123456789abcdef-{number:04d}")
+            assert [(row["progress"], row["_timestamp"]) for row in rows] == [
+                (told["progress"], told["_timestamp"]) for told in expected
+            ]
+    assert words.next_steps(folder) == []
 
 
 # -- online, with a server on this machine --------------------------------------------------------------
