@@ -119,7 +119,18 @@ def learn(planned: Plan, studies: Path) -> tuple[Source, ...]:
             sources.append(_Reader(planned, record).source(history))
     if mistakes:
         raise SweepError(mistakes)
-    return tuple(sources)
+    return _once(sources)
+
+
+def _once(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """No configuration is tried first that another source has a value of, or suggests too."""
+    seen = [lesson.parameters for source in sources for lesson in source.lessons]
+    kept: list[Source] = []
+    for source in sources:
+        suggestions = tuple(parameters for parameters in source.suggestions if parameters not in seen)
+        seen += suggestions
+        kept.append(dataclasses.replace(source, suggestions=suggestions))
+    return tuple(kept)
 
 
 def _found(given: str, studies: Path) -> tuple[StudyRecord, History]:
@@ -282,7 +293,7 @@ def settled(sources: Sequence[Source], planned: Plan, facts: Mapping[str, Any]) 
                 differs="it was measured on other data",
             )
         kept.append(source)
-    return tuple(kept)
+    return _once(kept)
 
 
 def suggested(planned: Plan, sources: Sequence[Source]) -> Plan:

@@ -106,6 +106,15 @@ def test_where_anything_else_differs_only_the_best_configurations_are_tried_firs
     assert [t.parameters for t in history(folder).trials.values()][1:4] == [t.parameters for t in ranked[:3]]
 
 
+def test_what_one_study_has_a_value_of_is_not_tried_first_for_another(old: StudyFolder, write_sweep: Write) -> None:
+    ran(write_sweep(("trials: 6", "trials: 12"), ("tokens: 900", "tokens: 1800")), "longer")
+    path = write_sweep(("track: {}", "track: {}\nwarm_start: [longer, old]"))
+    longer, same = learn(read_sweep(path, [])[1], STUDIES)
+    valued = [lesson.parameters for lesson in same.lessons]
+    assert valued
+    assert not [parameters for parameters in longer.suggestions if parameters in valued]
+
+
 def test_values_on_other_data_are_not_believed(old: StudyFolder, write_sweep: Write, workplace: Path) -> None:
     objective = workplace / "objective.py"
     objective.write_text(objective.read_text().replace('"digest": "d1"', '"digest": "d2"'))
