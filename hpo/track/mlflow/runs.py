@@ -11,6 +11,7 @@ from typing import Any
 
 from hpo.folder import StudyFolder, StudyRecord
 from hpo.journal import History, TrialRecord
+from hpo.outlook import spend_curve, spending_words
 from hpo.track import Line, spelling
 from hpo.track.mlflow import store, view
 from hpo.track.progress import best_trial, counts, optimisation_curve, summary
@@ -39,6 +40,7 @@ class MlflowTracker:
         self._study_run = ""
         self._trial_runs: dict[int, str] = {}
         self._points = 0
+        self._costs = 0
         self._promoted = ""
         self._client: Any = None
 
@@ -57,7 +59,7 @@ class MlflowTracker:
         self._client = store.client(self._uri)
         name = (self._record.mlflow or {}).get("experiment") or self._record.sweep_name
         self._experiment_id = store.ensure_experiment(self._client, self._uri, name, self._experiment_tags())
-        self._study_run, self._trial_runs, self._points = "", {}, 0
+        self._study_run, self._trial_runs, self._points, self._costs = "", {}, 0, 0
         known: Mapping[str, str] = {}
         for run in store.runs_of(self._client, self._experiment_id, self._record.id):
             kind = run.data.tags.get("kind")
@@ -182,7 +184,11 @@ class MlflowTracker:
             metrics.append(store.metric(f"search/best_{metric}", point.best, point.at, point.number))
             if point.baseline is not None:
                 metrics.append(store.metric(f"search/baseline_{metric}", point.baseline, point.at, point.number))
-        tags = {store.NOTE: summary(history, self._record, self._trial_link) + self._promoted}
+        costs = spend_curve(history, self._record)
+        for cost in costs[self._costs :]:
+            metrics += [store.metric(name, value, cost.at, cost.number) for name, value in cost.metrics.items()]
+        note = f"{summary(history, self._record, self._trial_link)}\n\n{spending_words(history, self._record)}"
+        tags = {store.NOTE: note + self._promoted}
         best = best_trial(history, self._direction)
         if best is not None:
             tags |= {"hpo.best_trial": str(best.number), "hpo.best_value": f"{best.value:.6g}"}
@@ -196,7 +202,7 @@ class MlflowTracker:
                 tally = counts(history).items()
                 metrics += [store.metric(f"search/trials_{word}", count, last["at"], 0) for word, count in tally]
         store.log(self._client, self._study_run, metrics, {}, tags)
-        self._points = len(points)
+        self._points, self._costs = len(points), len(costs)
         if states:
             self._study_status(states[-1], best)
 

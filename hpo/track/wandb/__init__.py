@@ -10,5 +10,5 @@
 W&B keeps a run as an append-only history, so that nothing in it can be corrected. Each run here has an id that
 follows from the study, and is always written whole, from its first row: at W&B a run that is begun again with
 the same id and without `resume` takes the place of the former one, row for row (its file stream starts at
-offset 0; seen against a server on this machine, wandb 0.31). So writing again changes nothing.
+offset 0; people who wanted otherwise report it: issues 3841 and 5865 of wandb/wandb). So writing again changes nothing.
 """

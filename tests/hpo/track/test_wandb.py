@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -391,3 +392,31 @@ def test_one_tracker_that_is_down_does_not_hold_up_the_other(
     with pytest.raises(HpoError, match=r"^W&B at"):
         next(said)
     assert by_name(client, "lr").info.status == "FINISHED"
+
+
+def hpo(*arguments: str) -> tuple[int, str]:
+    command = [str(Path(sys.executable).with_name("hpo")), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_study_with_a_wrong_key_runs_to_its_end_and_says_so_in_a_line(
+    write_sweep: Callable[..., Path], server: Server
+) -> None:
+    write_sweep(("track: {}", "track: [wandb]"))
+    server.refuses = True
+    code, said = hpo("run", "sweep.yaml", "--trials", "2", "--slots", "1")
+    assert code == 0, said
+    (line,) = [line for line in said.splitlines() if "key" in line]
+    assert line == (
+        f"W&B has not taken everything yet: {server.address}, project sweep: W&B refuses the key: "
+        "user is not logged in. Nothing is lost: hpo sync sweep"
+    )
+    assert "Traceback" not in said
+    code, said = hpo("ui", "sweep")
+    assert (code, said) == (0, f"W&B: {server.address}, project sweep\n")
+    server.refuses = False
+    code, said = hpo("sync", "sweep")
+    assert code == 0, said
+    assert re.fullmatch(r"sweep: \d+ lines of the journal carried; W&B has everything.\n", said)
+    assert [run["jobType"] for run in server.upserts.values()] == ["trial", "trial", "study"]
