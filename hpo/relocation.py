@@ -135,7 +135,7 @@ def import_study(path: Path, studies: Path, name: str | None = None) -> Arrival:
     with opened(path) as archive:
         folder = new_study(studies, name or str(archive.head.get("study", "")))
         needed = sum(archive.sizes.values())
-        waiting = studies / f".import-{os.getpid()}"  # one level too deep to be taken for a study
+        waiting = studies / f".import-{uuid.uuid4().hex}"  # one level too deep to be taken for a study
         try:
             waiting.mkdir(parents=True)
             if needed > (free := shutil.disk_usage(studies).free):
