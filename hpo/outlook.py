@@ -13,6 +13,7 @@ from hpo.folder import StudyRecord
 from hpo.journal import History, TrialRecord
 from hpo.spending import Rates, Spent
 from hpo.trials import Ending
+from hpo.wording import duration, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +147,45 @@ def in_all(spent: Spent, rest: Outlook, rates: Rates) -> Spent:
     return Spent(spent.seconds + to_come.seconds, spent.gpu_hours + to_come.gpu_hours, cost)
 
 
-def study_metrics(history: History, record: StudyRecord) -> dict[str, float]:
-    """What a study has spent and will have spent, as metrics for a tracker: hours, GPU-hours and cost."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What the trials up to `number` have cost, as metrics by name; `at` is when it was known."""
+
+    number: int
+    at: float
+    metrics: Mapping[str, float]
+
+
+def spend_curve(history: History, record: StudyRecord) -> list[Point]:
+    """The cost of a study by trial number, as far as all trials up to it have ended, for trackers.
+
+    By number and not by time of ending, so that it only ever grows at its end, and lies over the curve of the best.
+    """
+    rates, seconds, at = rates_of(record), 0.0, 0.0
+    points: list[Point] = []
+    for index in sorted(history.trials):
+        trial = history.trials[index]
+        if trial.ending is None or trial.ended_at is None:
+            break
+        seconds, at = seconds + trial.seconds, max(at, trial.ended_at)
+        spent = Spent.of(0.0, seconds, rates)
+        metrics = {"spend/gpu_hours": spent.gpu_hours}
+        points.append(Point(index, at, metrics if spent.cost is None else {**metrics, "spend/cost": spent.cost}))
+    return points
+
+
+def spending_words(history: History, record: StudyRecord) -> str:
+    """One sentence on what a study has spent and will have spent, as far as its record says."""
     rates = rates_of(record)
-    seconds = sum(trial.seconds for trial in history.trials.values())
-    now = Spent.of(history.elapsed, seconds, rates)
-    found = _metrics("spend", now)
+    now = Spent.of(history.elapsed, sum(trial.seconds for trial in history.trials.values()), rates)
     slots = 1 + max((trial.slot for trial in history.trials.values()), default=0)
     rest = outlook(history, int(record.search["trials"]), slots)
-    return found if rest is None else found | _metrics("forecast", in_all(now, rest, rates))
+    text = f"Spent {_words(now, rates)}"
+    if rest is None or not rest.seconds:
+        return f"{text}."
+    return f"{text}; {'at most' if rest.at_most else 'about'} {_words(in_all(now, rest, rates), rates)} in all."
 
 
-def _metrics(group: str, spent: Spent) -> dict[str, float]:
-    found = {f"{group}/hours": spent.seconds / 3600, f"{group}/gpu_hours": spent.gpu_hours}
-    return found if spent.cost is None else {**found, f"{group}/cost": spent.cost}
+def _words(spent: Spent, rates: Rates) -> str:
+    cost = "" if spent.cost is None else f", cost {number(spent.cost, 3)}"
+    return f"{number(spent.gpu_hours, 3)} {rates.unit}{cost} in {duration(spent.seconds)}"

@@ -35,6 +35,15 @@ def test_its_own_objective_runs_and_beats_its_baseline(tmp_path: Path, monkeypat
     assert study["best"]["value"] > study["baseline"]["value"]
 
 
+def test_its_probe_forecasts_its_own_objective(tmp_path: Path) -> None:
+    for name in ("digits.py", "digits.yaml"):
+        (tmp_path / name).write_text(block(f"own objective: {name}"))
+    command = [HPO, *block("probe command").split()[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "forecast of 20 trials" in done.stdout
+
+
 def test_its_smallest_sweep_is_in_order(tmp_path: Path) -> None:
     found = re.search(r"smallest\nuseful one:\n\n```yaml\n(.*?)```", README, re.DOTALL)
     assert found

@@ -8,7 +8,7 @@ import pytest
 
 from hpo.folder import StudyRecord
 from hpo.journal import History, StudyState, encode
-from hpo.outlook import bill, in_all, outlook, study_metrics
+from hpo.outlook import bill, in_all, outlook, spend_curve, spending_words
 from hpo.report import study_json
 from hpo.spending import Rates, Spent
 from hpo.summary import Summary
@@ -103,14 +103,19 @@ def test_what_will_have_been_spent_is_what_was_and_what_is_to_come() -> None:
     assert whole.seconds == 2500.0
 
 
-def test_metrics_of_a_study_follow_from_its_record() -> None:
-    events = [StudyState("running"), *COMPLETE, *STOPPED]
-    found = study_metrics(history(*events), RECORD)
-    assert found["spend/gpu_hours"] == pytest.approx(2000 / 3600 * 0.5)
-    assert found["spend/cost"] == pytest.approx(2000 / 3600 * 0.5 * 3.0)
-    assert found["spend/hours"] == pytest.approx(6 / 3600)  # the journal's own times, a second a line
-    assert found["forecast/gpu_hours"] == pytest.approx(5000 / 3600 * 0.5)
-    assert found == study_metrics(history(*events), RECORD)
+def test_a_trackers_curve_is_what_the_trials_cost_up_to_each_and_only_grows_at_its_end() -> None:
+    curve = spend_curve(history(*COMPLETE, *STOPPED), RECORD)
+    assert [point.metrics["spend/gpu_hours"] for point in curve] == pytest.approx([1500 / 7200, 2000 / 7200])
+    assert curve[-1].metrics["spend/cost"] == pytest.approx(2000 / 7200 * 3.0)
+    assert spend_curve(history(*COMPLETE), RECORD) == curve[:1]
+    assert spend_curve(history(started(0), *STOPPED), RECORD) == []
+
+
+def test_a_tracker_says_what_was_spent_and_what_it_will_be() -> None:
+    running = history(StudyState("running"), *COMPLETE, *STOPPED)
+    assert spending_words(running, RECORD).startswith("Spent 0.278 GPU-hours, cost 0.833 in ")
+    assert "; about 0.694 GPU-hours, cost 2.08 in " in spending_words(running, RECORD)
+    assert spending_words(running, RECORD).endswith(" in all.")
 
 
 def test_the_json_of_a_study_says_what_it_cost() -> None:

@@ -14,7 +14,7 @@ from hpo.journal import History, TrialRecord
 from hpo.outlook import spend_curve, spending_words
 from hpo.track import Line, spelling
 from hpo.track.mlflow import store, view
-from hpo.track.progress import best_trial, counts, optimisation_curve, summary
+from hpo.track.progress import best_trial, counts, optimisation_curve, setbacks, summary
 from hpo.trials import Direction, Ending
 
 _log = logging.getLogger("hpo.track.mlflow")
@@ -170,6 +170,8 @@ class MlflowTracker:
         if trial.setbacks:
             tags["hpo.setbacks"] = "; ".join(f"{back.ending.value}: {back.reason}" for back in trial.setbacks)
             tags["hpo.divide"] = str(trial.divide)
+        if trial.setbacks:
+            tags["hpo.setbacks"] = setbacks(trial)
         if trial.reason:
             tags |= {"hpo.reason": trial.reason, store.NOTE: f"{ending.value}: {trial.reason}"}
         return tags
