@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from hpo import notification, warming
+from hpo import membership, notification, warming
 from hpo.errors import HpoError, Stopped, UserError
 from hpo.folder import StudyFolder, StudyRecord, locked, new_study, write_atomically
 from hpo.journal import History
@@ -33,6 +33,7 @@ from hpo.launch.processes import Processes
 from hpo.plan import Plan
 from hpo.promote import Given, Promotion, test
 from hpo.session import Terms, drive
+from hpo.sharing import SharedJournal
 from hpo.spending import Rates
 from hpo.study import Study, plan
 from hpo.sweep import Sweep
@@ -81,9 +82,11 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
     if planned.sweep.mlflow is not None:
         tracking_uri(planned.sweep.mlflow, studies)  # an address that cannot be one is refused now, not hours later
     notification.address(planned.sweep)
+    if planned.sweep.storage is not None:
+        membership.refuse_taken(folder.name, planned.sweep.storage.address)
     learned = warming.learn(planned, studies)
     try:
-        _make(folder, text, _record(planned, folder, path, assignments), learned)
+        make(folder, text, _record(planned, folder, path, assignments), learned)
     except FileExistsError as error:
         raise UserError(f"{error.filename} is there already and is no study. Use --name or --studies.") from None
     except OSError as error:
@@ -91,7 +94,7 @@ def create(path: Path, studies: Path, name: str | None, assignments: Sequence[st
     return planned, folder
 
 
-def _make(folder: StudyFolder, text: str, record: StudyRecord, learned: Sequence[warming.Source] = ()) -> None:
+def make(folder: StudyFolder, text: str, record: StudyRecord, learned: Sequence[warming.Source] = ()) -> None:
     """Put a new study in its place whole or not at all: half of one could be neither run nor resumed."""
     if folder.root.exists():  # what it holds is not ours
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder.root))
@@ -136,6 +139,7 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         if sweep.mlflow is None
         else {**dataclasses.asdict(sweep.mlflow), "tracking_uri": _address(sweep, folder)},
         wandb=None if sweep.wandb is None else dataclasses.asdict(sweep.wandb),
+        shared=None if sweep.storage is None else {"address": sweep.storage.address, "place": membership.new_place()},
     )
 
 
@@ -170,6 +174,9 @@ def reopen(folder: StudyFolder, trials: int | None, changes: Sequence[str] = ())
                 f"--set {change}: what a study searches stays as it is, so that its trials compare; {allowed} may "
                 "change. Begin another study for the rest."
             )
+    if record.shared is not None:
+        with locked(folder):
+            membership.catch_up(folder)
     history = History.read(folder.journal)
     asked = record.search["trials"] if trials is None else trials
     if trials is not None and trials < len(history.trials):
@@ -288,6 +295,8 @@ def conduct(
         record.write(folder)
         console.print(f"study {folder.name}: {shape}; {search.sampler}, {search.pruner}")
         planned = _warmed(planned, folder, facts, console)
+        if record.shared is not None:
+            _enter(planned, folder, console, fresh=fresh)
         history = History.read(folder.journal)
         study = Study(planned, folder, history, rungs[0])
         pumps = pump.start_all(folder)
@@ -304,11 +313,26 @@ def conduct(
             sweep.budget,
             sweep.notify,
             webhook,
+            None if sweep.storage is None else SharedJournal(folder, study, sweep.storage.lost_after_seconds),
         )
         try:
             return drive(study, terms, folder, launcher, record, console).state
         finally:
             _catch_up(pumps, folder, console)
+
+
+def _enter(planned: Plan, folder: StudyFolder, console: Console, *, fresh: bool) -> None:
+    """Enter a shared study into its database, or find it there as it is here."""
+    settings = planned.objective.schema.settings.values()
+    defaults = {setting.name: setting.default for setting in settings if not setting.required}
+    try:
+        notes = membership.enter(folder, {**defaults, **planned.settings(planned.baseline)})
+    except HpoError:
+        if fresh:
+            shutil.rmtree(folder.root)
+        raise
+    for note in notes:
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
 
 
 def _warmed(planned: Plan, folder: StudyFolder, facts: Mapping[str, Any], console: Console) -> Plan:

@@ -61,6 +61,7 @@ class Terms:
         budget: of all runs of the study together.
         notify: who is told of what.
         webhook: the address for that, a secret.
+        journal: one that other coordinators write too; None: the folder's own.
     """
 
     trials: int
@@ -71,6 +72,7 @@ class Terms:
     budget: Budget = field(default_factory=Budget)
     notify: Notify | None = None
     webhook: str | None = field(default=None, repr=False)
+    journal: Journal | None = None
 
 
 class _Leaving:
@@ -113,13 +115,14 @@ def drive(
         terms.notify, folder.name, terms.webhook, lambda text: console.print(text, style="yellow", markup=False)
     )
     news = News(notifier, folder, record, history)
-    with Journal(folder.journal, time.time) as journal:
+    with terms.journal or Journal(folder.journal, time.time) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")
         journal.append(StudyState("running"))
         try:
             with Interrupt() as interrupt:
                 leaving = _Leaving(interrupt, terms.seconds, meter, view)
+                journal.attend(leaving, view.note)
                 search = Search(
                     trials, launcher, journal, folder, history, count, leaving, terms.policy, terms.divides, meter
                 )
