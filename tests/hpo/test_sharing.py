@@ -1,0 +1,363 @@
+"""Several coordinators on one study, through a real PostgreSQL server that the tests start."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpo.errors import UserError
+from hpo.folder import StudyFolder, StudyRecord
+from hpo.joining import join
+from hpo.journal import History, JournalError, StudyState, lines
+from hpo.launch.inline import Inline
+from hpo.ledger import Ledger
+from hpo.membership import enter, remove
+from hpo.plan import Plan
+from hpo.run import create
+from hpo.search import Search
+from hpo.sharing import SharedJournal
+from hpo.study import Study
+from hpo.trials import Ended, Ending, Event, Interrupted, Progressed, Started
+
+TESTS = Path(__file__).parents[1]
+sys.path.insert(0, str(TESTS))
+from postgres import Server, binaries  # noqa: E402
+
+HPO = str(Path(sys.executable).with_name("hpo"))
+TRIALS = 8
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    if binaries() is None:
+        pytest.skip("PostgreSQL's server is not installed: apt-get install postgresql")
+    running = Server()
+    yield running
+    running.close()
+
+
+SWEEP = """\
+objective: curve.py:train
+metric: {name: validation/loss, direction: minimize}
+storage: {address: ADDRESS, lost_after: LOST}
+space:
+  learning_rate: {low: 1e-5, high: 1e-1, log: true}
+  dropout: {low: 0, high: 0.5}
+fixed: {tokens: 100, pace: 0}
+baseline: {learning_rate: 1e-4}
+search: {trials: 8, seed: 5, pruner: none, rungs: [1/4, 2/4, 3/4, 1.0]}
+track: {}
+"""
+
+
+@pytest.fixture
+def sweep(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep that names the server; its study's name is free in the database."""
+    shutil.copy(TESTS / "faults" / "curve.py", tmp_path)
+    path = tmp_path / f"s{time.monotonic_ns()}.yaml"
+    path.write_text(SWEEP.replace("ADDRESS", server.address).replace("LOST", "1s"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HPO_STUDIES", raising=False)
+    return path
+
+
+class Place:
+    """One coordinator, searching inline; its events are taken one by one."""
+
+    def __init__(self, made: tuple[Plan, StudyFolder], lost_after: float = 30.0) -> None:
+        self.planned, self.folder = made
+        self.notes: list[str] = []
+        self.leaving = self.closed = False
+        enter(self.folder, {})
+        history = History.read(self.folder.journal)
+        self.study = Study(self.planned, self.folder, history, 25)
+        self.journal = SharedJournal(self.folder, self.study, lost_after, patience_seconds=20)
+        self.journal.attend(lambda: self.leaving, self.notes.append)
+        self.journal.__enter__()
+        launcher = Inline(self.planned.objective)
+        search = Search(
+            self.study, launcher, self.journal, self.folder, history, TRIALS, lambda: self.leaving
+        )  # fmt: skip
+        self.events = search.events()
+
+    def until(self, kind: type[Event]) -> Event:
+        return next(event for event in self.events if isinstance(event, kind))
+
+    def finish(self) -> list[Event]:
+        return list(self.events)
+
+    def leave(self) -> None:
+        """Set aside what runs, as after Ctrl-C."""
+        self.leaving = True
+        self.finish()
+        self.close()
+
+    def freeze(self) -> None:
+        """Give no more signs of life."""
+        self.journal._heart.stop()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.journal.__exit__()
+
+    @property
+    def history(self) -> History:
+        return History.read(self.folder.journal)
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        return [line for _, line in lines(self.folder.journal) if "line" in line]
+
+
+Begin = Callable[..., Place]
+
+
+@pytest.fixture
+def begin(sweep: Path, server: Server) -> Iterator[Begin]:
+    """Coordinators: the first runs the sweep, each further one joins it."""
+    places: list[Place] = []
+
+    def make(lost_after: float = 30.0) -> Place:
+        studies = Path(f"studies-{len(places)}")
+        if not places:
+            made = create(sweep, studies, None, [])
+        else:
+            made = join(sweep.stem, server.address, studies)
+        places.append(Place(made, lost_after))
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.close()
+
+
+def once(history: History, trials: int = TRIALS) -> None:
+    """Every trial once, complete, its rungs in order and as an undisturbed one has them."""
+    assert sorted(history.trials) == list(range(trials))
+    for trial in history.trials.values():
+        assert trial.ending is Ending.COMPLETE
+        assert [m.progress for m in trial.measurements] == [25, 50, 75, 100]
+        assert trial.value == trial.measurements[-1].metrics["validation/loss"]
+
+
+def test_two_coordinators_share_the_trials_and_have_the_same_record(begin: Begin) -> None:
+    one, two = begin(), begin()
+    while len(one.history.ended) < TRIALS // 2:
+        next(one.events), next(two.events)
+    one.leave()
+    two.finish()
+    once(two.history)
+    assert one.lines == two.lines[: len(one.lines)]
+    by = Counter(trial.place for trial in two.history.trials.values())
+    assert set(by) == {one.journal.place, two.journal.place}
+
+
+def test_what_runs_elsewhere_is_running_in_the_sampler_s_eyes(begin: Begin) -> None:
+    one, two = begin(), begin()
+    one.until(Started)
+    two.until(Started)
+    states = {trial.number: trial.state.name for trial in two.study._study.get_trials()}
+    assert states == {0: "RUNNING", 1: "RUNNING"}
+    one.until(Ended)
+    two.until(Progressed)
+    assert two.study._study.get_trials()[0].state.name == "COMPLETE"
+
+
+def test_trials_of_a_dead_coordinator_are_taken_over_from_their_checkpoint(begin: Begin) -> None:
+    dead, alive = begin(), begin(lost_after=0.4)
+    dead.until(Progressed)
+    dead.freeze()
+    time.sleep(0.5)
+    alive.finish()
+    once(alive.history)
+    taken = alive.history.trials[0]
+    assert taken.place == alive.journal.place
+    assert "no sign of life" in taken.setbacks[0].reason
+    assert (alive.folder.trial(0) / "checkpoint.json").exists()
+    assert not any("begins from its start" in note for note in alive.notes)
+
+
+def test_a_coordinator_that_was_only_frozen_drops_what_was_taken(begin: Begin) -> None:
+    frozen, alive = begin(), begin(lost_after=0.4)
+    frozen.until(Progressed)
+    frozen.freeze()
+    time.sleep(0.5)
+    alive.until(Started)
+    dropped = frozen.until(Interrupted)
+    frozen.leave()
+    alive.finish()
+    once(alive.history)
+    assert isinstance(dropped, Interrupted)
+    assert dropped.number == 0
+    assert "was taken over" in frozen.notes[0]
+    assert [line["event"] for line in alive.lines if line["trial"] == 0].count("interrupted") == 1
+    assert frozen.lines == alive.lines[: len(frozen.lines)]
+
+
+def test_a_trial_is_not_taken_from_one_that_lives(begin: Begin) -> None:
+    slow, other = begin(lost_after=0.5), begin(lost_after=0.5)
+    slow.until(Progressed)
+    time.sleep(1.0)
+    while len(other.history.ended) < TRIALS - 1:
+        event = next(other.events)
+        assert not (isinstance(event, Started) and event.assignment.number == 0)
+    slow.finish()
+    once(slow.history)
+
+
+def test_what_somebody_set_aside_is_taken_up_by_another(begin: Begin) -> None:
+    leaving, other = begin(), begin()
+    leaving.until(Progressed)
+    leaving.leave()
+    other.finish()
+    once(other.history)
+    assert other.history.trials[0].setbacks == []
+
+
+def test_a_database_that_is_down_is_waited_for(begin: Begin, server: Server) -> None:
+    place = begin()
+    place.until(Progressed)
+    server.stop()
+
+    def note(text: str) -> None:
+        place.notes.append(text)
+        if "Trying again" in text and len(place.notes) == 2:
+            server.start()
+
+    place.journal.attend(lambda: False, note)
+    place.finish()
+    once(place.history)
+    assert "does not answer" in place.notes[0]
+    assert "answers again" in place.notes[-1]
+
+
+def test_a_claim_that_did_not_come_through_is_made_again(begin: Begin, server: Server) -> None:
+    place, other = begin(), begin()
+    append, failed = place.journal._ledger.append, []
+
+    def fail_once(study: str, posts: list[object]) -> None:
+        if not failed and '"started"' in posts[0].line:  # type: ignore[attr-defined]
+            failed.append(True)
+            server.stop()
+            server.start()
+            other.until(Started)  # somebody else is quicker
+        append(study, posts)  # type: ignore[arg-type]
+
+    place.until(Ended)
+    place.journal._ledger.append = fail_once  # type: ignore[method-assign,assignment]
+    while len(place.history.ended) < TRIALS - 1:
+        next(place.events)
+    other.finish()
+    assert failed
+    place.finish()
+    once(place.history)
+    stored = place.study._study.get_trials()
+    assert [trial.params["learning_rate"] for trial in stored] == [
+        trial.parameters["learning_rate"] for trial in other.history.trials.values()
+    ]
+
+
+def test_who_does_not_want_to_wait_for_the_database_loses_nothing(begin: Begin, server: Server) -> None:
+    place = begin()
+    place.until(Progressed)
+    server.stop()
+    place.leaving = True
+    try:
+        with pytest.raises(JournalError, match=r"does not answer.* Nothing is lost.*hpo resume"):
+            place.finish()
+    finally:
+        server.start()
+    place.close()
+    again = Place((place.planned, place.folder))
+    again.finish()
+    again.close()
+    once(again.history)
+
+
+def test_a_folder_behind_the_database_catches_up(begin: Begin) -> None:
+    one = begin()
+    one.finish()
+    content = one.folder.journal.read_text().splitlines(keepends=True)
+    one.folder.journal.write_text("".join(content[:7]))
+    enter(one.folder, {})
+    once(one.history)
+
+
+def test_lines_of_one_coordinator_alone_stay_here(begin: Begin) -> None:
+    one, two = begin(), begin()
+    one.journal.append(StudyState("running"))
+    one.finish()
+    two.finish()
+    assert one.history.state == "running"
+    assert two.history.state == "new"
+
+
+def test_a_name_in_use_is_refused(begin: Begin, sweep: Path) -> None:
+    begin()
+    with pytest.raises(UserError, match=r"already\. Join it: hpo join"):
+        create(sweep, Path("elsewhere"), None, [])
+
+
+def test_another_objective_is_refused(begin: Begin, sweep: Path, server: Server) -> None:
+    begin()
+    _, folder = join(sweep.stem, server.address, Path("elsewhere"))
+    with pytest.raises(UserError, match="warmup is None there, 3 here"):
+        enter(folder, {"warmup": 3})
+
+
+def test_other_data_is_refused(begin: Begin, sweep: Path, server: Server) -> None:
+    begin()
+    _, folder = join(sweep.stem, server.address, Path("elsewhere"))
+    record = StudyRecord.read(folder)
+    record.facts["digest"] = "another"
+    record.write(folder)
+    with pytest.raises(UserError, match="digest None there, another here"):
+        enter(folder, {})
+
+
+def test_a_study_that_is_not_there_is_named(begin: Begin, sweep: Path, server: Server) -> None:
+    begin()
+    with pytest.raises(UserError, match=f"no study '{sweep.stem}x'.*Did you mean '{sweep.stem}'"):
+        join(f"{sweep.stem}x", server.address, Path("elsewhere"))
+
+
+def test_a_removed_study_is_not_made_again_by_who_still_has_it(begin: Begin, sweep: Path) -> None:
+    one = begin()
+    one.finish()
+    one.close()
+    remove(one.folder)
+    with pytest.raises(UserError, match="was removed from"):
+        enter(one.folder, {})
+
+
+def test_a_study_in_use_is_not_removed(begin: Begin) -> None:
+    one, _ = begin(), begin()
+    with pytest.raises(UserError, match="is being run by process"):
+        remove(one.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("/postgres", "/nowhere"), 'refuses: database "nowhere" does not exist'),
+        (("hpo@", "nobody@"), 'refuses: role "nobody" does not exist'),
+        (("127.0.0.1:", "127.0.0.1:1?"), "does not answer|refuses"),
+    ],
+)
+def test_an_address_that_does_not_work_is_one_clear_line(server: Server, change: tuple[str, str], said: str) -> None:
+    with pytest.raises(Exception, match=said) as raised:
+        Ledger(server.address.replace(*change)).find("x")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_package_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match=r"pip install \"hpo\[postgres\]\""):
+        Ledger(server.address).find("x")
