@@ -17,32 +17,45 @@ from hpo.summary import Summary
 from hpo.wording import duration, number
 
 _ROWS = 100
+_CHUNK = 2**16
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> Iterator[bytes]:
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
     for row in rows:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(["" if cell is None else cell for cell in row])
-        yield text.getvalue().encode()
+        write(["" if cell is None else cell for cell in row])
+        if text.tell() > _CHUNK:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
 
 
 def trials_csv(summary: Summary) -> Iterator[bytes]:
     """One row a trial: number, ending, value, progress, seconds of training, reason, then each parameter."""
     names = list(dict.fromkeys(name for trial in summary.trials for name in trial.parameters))
-    yield from _csv([("trial", "ending", "value", "progress", "seconds", "reason", *names)])
-    for trial in summary.trials:
-        row = (trial.number, summary.state_of(trial), trial.value, trial.progress, trial.seconds, trial.reason)
-        yield from _csv([(*row, *(trial.parameters.get(name) for name in names))])
+
+    def rows() -> Iterator[Sequence[object]]:
+        yield ("trial", "ending", "value", "progress", "seconds", "reason", *names)
+        for trial in summary.trials:
+            row = (trial.number, summary.state_of(trial), trial.value, trial.progress, trial.seconds, trial.reason)
+            yield (*row, *(trial.parameters.get(name) for name in names))
+
+    return _csv(rows())
 
 
 def curves_csv(summary: Summary) -> Iterator[bytes]:
     """One row a measurement: trial, progress, seconds since the epoch, then each metric."""
     names = list(dict.fromkeys(n for trial in summary.trials for m in trial.measurements for n in m.metrics))
-    yield from _csv([("trial", "progress", "at", *names)])
-    for trial in summary.trials:
-        for measurement, at in zip(trial.measurements, trial.measured_at, strict=True):
-            row = (trial.number, measurement.progress, at)
-            yield from _csv([(*row, *(measurement.metrics.get(name) for name in names))])
+
+    def rows() -> Iterator[Sequence[object]]:
+        yield ("trial", "progress", "at", *names)
+        for trial in summary.trials:
+            for measurement, at in zip(trial.measurements, trial.measured_at, strict=True):
+                yield (trial.number, measurement.progress, at, *(measurement.metrics.get(name) for name in names))
+
+    return _csv(rows())
 
 
 def report(summary: Summary, promotions: Sequence[Promotion]) -> str:
