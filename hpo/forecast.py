@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hpo.corners import Values, reference
 from hpo.plan import Plan
-from hpo.probe import Findings, Probed, Values, reference
+from hpo.probe import Findings, Probed
 from hpo.schema import Invalid
 from hpo.space import Choices, Parameter
 from hpo.spending import Rates, Spent

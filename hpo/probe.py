@@ -13,11 +13,12 @@ import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from hpo.corners import Values, configuration, ends
 from hpo.errors import HpoError
 from hpo.launch import Begun, Finished, Job, Launcher, Report
 from hpo.launch.devices import Layout, cores, gpus, layout
@@ -25,19 +26,16 @@ from hpo.launch.processes import Processes
 from hpo.pace import Look, Trace, is_enough, pace, stages
 from hpo.plan import Plan
 from hpo.schema import Invalid
-from hpo.space import FloatRange, Parameter
-from hpo.trials import Ending, Outcome, Rung, Value
+from hpo.space import FloatRange
+from hpo.trials import Ending, Outcome, Rung
 from hpo.wording import duration, number
 
-ENDS = 6  #: settings' ends measured one at a time, at most
 REALS = 4  #: real numbers measured one at a time at an end where all of them together cost something, at most
 DRAWS = 3  #: random configurations
 WHOLE_SECONDS = 60.0  #: a baseline that needs no longer is trained in full
 SILENT_SECONDS = 600.0  #: without a measurement, after which a configuration is given up
 _NOTABLE = 0.2  # a cost of a fifth more; less is the machine's own doing
 _SHARES = tuple(Fraction(1, part) for part in (300, 100, 50, 25, 10))
-
-Values = Mapping[str, Value]
 
 
 @dataclass
@@ -87,47 +85,6 @@ class Findings:
     @property
     def baseline(self) -> Probed:
         return self.probed[0]
-
-
-def reference(plan: Plan, parameter: Parameter) -> Value:
-    """The value a setting has in a probe that is about another one."""
-    return plan.baseline.get(parameter.name, parameter.dimension.ends()[0])
-
-
-def configuration(plan: Plan, given: Values) -> dict[str, Value]:
-    """The baseline with some settings changed, and with what these require so that they are searched at all."""
-    wanted = dict(given)
-    for parameter in reversed(plan.space.parameters):
-        if parameter.name in wanted:
-            for other, allowed in parameter.when.items():
-                if other not in wanted and plan.baseline.get(other) not in allowed:
-                    wanted[other] = allowed[0]
-
-    def choose(parameter: Parameter) -> Value:
-        return wanted.get(parameter.name, reference(plan, parameter))
-
-    return plan.space.fill(choose)
-
-
-def ends(plan: Plan) -> tuple[list[tuple[str, Value]], list[str]]:
-    """Ends of whole-number settings and choices to be measured one at a time; those left out, in words.
-
-    The largest of each setting comes before the others of any.
-    """
-    ranked: list[tuple[int, str, Value]] = []
-    for parameter in plan.space.parameters:
-        if isinstance(parameter.dimension, FloatRange):
-            continue
-        own = reference(plan, parameter)
-        values = [value for value in parameter.dimension.ends() if value != own or type(value) is not type(own)]
-        if all(isinstance(value, int | float) for value in values):
-            low, high = values[:1], values[1:]
-            values = sorted(values, key=float, reverse=True) if high else low  # type: ignore[arg-type]
-            values = [*values[:1], *reversed(values[1:])]
-        ranked += [(place, parameter.name, value) for place, value in enumerate(dict.fromkeys(values))]
-    ranked.sort(key=lambda entry: entry[0])
-    chosen = [(name, value) for _, name, value in ranked]
-    return chosen[:ENDS], [f"{name} {value}" for name, value in chosen[ENDS:]]
 
 
 class Probe:

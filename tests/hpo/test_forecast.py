@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from hpo.corners import configuration, ends
 from hpo.errors import HpoError
 from hpo.forecast import Forecast, Simulation, stops_at_most
 from hpo.launch import Begun, Finished, Happening, Job, Report
 from hpo.pace import Look, Trace, pace
 from hpo.plan import Plan
-from hpo.probe import Findings, Probe, configuration, ends
+from hpo.probe import Findings, Probe
 from hpo.spending import Rates
 from hpo.study import plan
 from hpo.sweep import Strategy
