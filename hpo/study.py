@@ -7,33 +7,42 @@ always ahead of it or level; on opening, Optuna's is brought up to the record. K
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo import warming
+from hpo.avoidance import Avoiding
 from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
-from hpo.journal import History, JournalError, TrialRecord, lines, mend
+from hpo.journal import History, TrialRecord
 from hpo.plan import Plan, by_line, draft
 from hpo.prior import Prior
 from hpo.samplers import make_sampler
 from hpo.space import Choices, Dimension, IntRange, Parameter
 from hpo.stopping import make_rule
+from hpo.store import Store
 from hpo.sweep import Sweep
-from hpo.trials import Assignment, Ending, Measured, Outcome, Value
+from hpo.trials import (
+    Assignment,
+    Ended,
+    Ending,
+    Event,
+    Interrupted,
+    Measured,
+    Outcome,
+    Progressed,
+    Started,
+    Value,
+)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -52,7 +61,6 @@ _TOLD = {
 
 
 _FITS = "fits into memory"
-_CREATE_TRIAL = 4  # of Optuna's JournalOperation: what its files say
 
 
 def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -89,50 +97,6 @@ def _check_strategies(sweep: Sweep) -> list[Mistake]:
     return mistakes
 
 
-class _Backend(BaseJournalBackend):
-    """Optuna's journal in a file with one writer: no lock, no fsync.
-
-    Both would be paid several times on every free slot. The study's own lock keeps other writers out, and
-    what a power cut takes from this file is brought back from our record, which is synced.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offsets = [0]  # of each line read so far, so that none is read twice
-        mend(path)
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        number = min(log_number_from, len(self._offsets) - 1)
-        for end, line in lines(self._path, self._offsets[number]):
-            number += 1
-            if number == len(self._offsets):
-                self._offsets.append(end)
-            if number > log_number_from:
-                yield line
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        except OSError as error:
-            raise JournalError.of(self._path, error) from error
-
-    def keep(self, trials: int) -> None:
-        """Keep the first so many trials, and cut away everything from where the next was begun.
-
-        Of a trial that was begun as the coordinator died only a part may be here, and a sampler that is asked for
-        the rest alone gives other values than it gave before. What else stood behind it is in the record, and is
-        told again. Whoever has read the file must open it anew.
-        """
-        created = start = 0
-        for end, line in lines(self._path):
-            created += line["op_code"] == _CREATE_TRIAL
-            if created > trials:
-                os.truncate(self._path, start)
-                return
-            start = end
-
-
 class Study:
     """A search in progress.
 
@@ -144,24 +108,9 @@ class Study:
     """
 
     def __init__(self, plan: Plan, folder: StudyFolder, history: History, first_rung: int) -> None:
-        self._plan = plan
+        self._plan, self._folder, self._first_rung = plan, folder, first_rung
         self._metric = plan.sweep.metric
-        self._rule, pruner = make_rule(plan.sweep.search.pruner, self._metric.direction, first_rung)
-        self._live: dict[int, Trial] = {}
-        self._curves: dict[int, list[Measured]] = {}
-        # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
-        self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
-        with _quiet():
-            self._study = self._open(folder, pruner)
-            if self._is_ahead(history):
-                # The record was lost in part, or another folder's store lies here: the record decides.
-                folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
-                self._study = self._open(folder, pruner)
-            _Backend(folder.optuna).keep(self._whole(history))
-            self._study = self._open(folder, pruner)
-            self._reconcile(history)
-        self._orphans = self._unrecorded(history)
-        self._asked = len(history.trials)
+        self._begin(history)
         grid = plan.space.grid() if plan.sweep.search.sampler.name == "grid" else None
         self._grid = None if grid is None else [values for values in grid if values not in plan.known]
         with _quiet():
@@ -169,9 +118,30 @@ class Study:
             lessons = [lesson for source in warming.read(folder.warm) for lesson in source.lessons]
             self._prior = Prior(lessons, dimensions, self._metric.direction)
 
+    def _begin(self, history: History) -> None:
+        """Open Optuna's store and bring it up to the record, or back to it."""
+        folder = self._folder
+        self._rule, pruner = make_rule(self._plan.sweep.search.pruner, self._metric.direction, self._first_rung)
+        self._live: dict[int, Trial] = {}
+        self._curves: dict[int, list[Measured]] = {}
+        # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
+        self._has_overflown = any(trial.ending is Ending.OUT_OF_MEMORY for trial in history.ended)
+        self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
+        with _quiet():
+            self._study = self._open(folder, pruner)
+            if self._is_ahead(history):
+                # The record was lost in part, or another folder's store lies here: the record decides.
+                folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
+                self._study = self._open(folder, pruner)
+            Store(folder.optuna).keep(self._whole(history))
+            self._study = self._open(folder, pruner)
+            self._reconcile(history)
+        self._orphans = self._unrecorded(history)
+        self._asked = len(history.trials)
+
     def _open(self, folder: StudyFolder, pruner: optuna.pruners.BasePruner) -> optuna.Study:
         return optuna.create_study(
-            storage=JournalStorage(_Backend(folder.optuna)),
+            storage=JournalStorage(Store(folder.optuna)),
             study_name=folder.name,
             direction=self._metric.direction.value,
             pruner=pruner,
@@ -214,8 +184,12 @@ class Study:
         conditional = self._plan.space.conditional
         with _quiet(), _named(f"the sampler {search.sampler}"):
             strategy = self._prior.strategy(search.sampler)
-            sampler = make_sampler(strategy, seed=search.seed, number=number, conditional=conditional)
-            self._study.sampler = self._prior.shown_to(sampler, strategy)
+
+            def make(draw: int) -> optuna.samplers.BaseSampler:
+                sampler = make_sampler(strategy, seed=search.seed, number=number, conditional=conditional, draw=draw)
+                return self._prior.shown_to(sampler, strategy)
+
+            self._study.sampler = Avoiding(make) if self._has_overflown else make(0)
             if self._orphans:
                 trial = self._orphans.pop(0)
             else:
@@ -249,28 +223,31 @@ class Study:
         coordinator may have died before it answered, and reported only once. A `final` measurement is never a
         reason to stop: the trial has been trained in full, and counts as complete.
         """
+        outcome = self._judge(assignment.number, measurement)
+        stopped = outcome is not None and outcome.ending is Ending.STOPPED
+        return None if stopped and (assignment.protected or final) else outcome
+
+    def _judge(self, number: int, measurement: Measured) -> Outcome | None:
         name = self._metric.name
         if name not in measurement.metrics:
             got = ", ".join(sorted(measurement.metrics)) or "nothing"
             return Outcome(Ending.FAILED, f"the objective measured {got}, not the metric {name}")
         value = measurement.metrics[name]
-        curve = self._curves[assignment.number]
+        curve = self._curves[number]
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
-        elif measurement.progress < curve[-1].progress or assignment.number not in self._unanswered:
+        elif measurement.progress < curve[-1].progress or number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
         if not math.isfinite(value):
             return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
-        trial = self._live[assignment.number]
+        trial = self._live[number]
         with _quiet():
             if not again:
                 trial.report(value, step=measurement.progress)
             # The rule hears of protected trials too: others are compared with them.
             reason = self._rule.reason_to_stop(trial, measurement.progress, value)
-        if reason is None or assignment.protected or final:
-            return None
-        return Outcome(Ending.STOPPED, reason)
+        return None if reason is None else Outcome(Ending.STOPPED, reason)
 
     def value(self, number: int) -> float | None:
         """The trial's value from its measurements so far."""
@@ -283,8 +260,38 @@ class Study:
         self._tell(self._live.pop(number), outcome.ending, value)
         del self._curves[number]
 
+    def rewind(self, history: History) -> None:
+        """Go back to the record: a trial that was asked for did not come to be."""
+        self._begin(history)
+
+    def hear(self, event: Event) -> None:
+        """Take note of what another coordinator did: the sampler and the stopping rule know of it from now on."""
+        match event:
+            case Started(assignment, _, resumed):
+                self._unanswered.add(assignment.number)
+                if not resumed:
+                    self._add(assignment)
+            case Progressed(number, measurement):
+                self._judge(number, measurement)  # whether it goes on is decided there
+            case Interrupted(number, _, setback) if setback is None:
+                self._unanswered.discard(number)
+            case Ended(number, outcome):
+                self.tell(number, outcome)
+            case _:
+                pass
+
+    def _add(self, assignment: Assignment) -> None:
+        number = assignment.number
+        with _quiet():
+            self._study.add_trial(self._frozen(assignment.parameters))
+            frozen = self._study.get_trials(deepcopy=False)[number]
+        self._live[number] = Trial(self._study, frozen._trial_id)
+        self._curves[number] = []
+        self._asked = number + 1
+
     def _tell(self, trial: Trial, ending: Ending, value: float | None) -> None:
         with _quiet():
+            self._has_overflown |= ending is Ending.OUT_OF_MEMORY
             if ending is Ending.OUT_OF_MEMORY and not trial.constraints:
                 trial.set_constraint(_FITS, 1.0)
             self._study.tell(trial, value, state=_TOLD[ending])
@@ -297,7 +304,7 @@ class Study:
         for number in sorted(history.trials):
             record = history.trials[number]
             if number not in stored:
-                self._study.add_trial(self._frozen(record))
+                self._study.add_trial(self._frozen(record.parameters))
                 stored[number] = self._study.get_trials(deepcopy=False)[number]
             frozen = stored[number]
             trial = None if frozen.state.is_finished() else Trial(self._study, frozen._trial_id)
@@ -321,10 +328,10 @@ class Study:
             self._live[record.number] = trial
             self._curves[record.number] = list(record.measurements)
 
-    def _frozen(self, record: TrialRecord) -> FrozenTrial:
+    def _frozen(self, recorded: Mapping[str, Value]) -> FrozenTrial:
         """A recorded trial as Optuna's, still running; its measurements and ending are told afterwards."""
         dimensions = {parameter.name: parameter.dimension for parameter in self._plan.space.parameters}
-        parameters = {name: value for name, value in record.parameters.items() if name in dimensions}
+        parameters = {name: value for name, value in recorded.items() if name in dimensions}
         return optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=parameters,

@@ -21,7 +21,8 @@ from hpo.journal import History, Journal
 from hpo.launch.inline import Inline
 from hpo.plan import Plan
 from hpo.search import Search
-from hpo.study import Study, _Backend, plan
+from hpo.store import Store
+from hpo.study import Study, plan
 
 HERE = Path(__file__).parent
 _TRIALS = 14
@@ -78,7 +79,7 @@ def whole(planned: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stud
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "append", noted(Journal.append))
-        patch.setattr(_Backend, "append_logs", noted(_Backend.append_logs))
+        patch.setattr(Store, "append_logs", noted(Store.append_logs))
         _searched(planned, folder, _TRIALS)
     return folder, instants
 
