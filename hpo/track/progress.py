@@ -65,6 +65,11 @@ def counts(history: History) -> dict[str, int]:
     return {ending.value.replace(" ", "_"): n for ending, n in found.items() if n or ending in always}
 
 
+def setbacks(trial: TrialRecord) -> str:
+    """What befell a trial that then went on."""
+    return "; ".join(f"{setback.ending.value}: {setback.reason}" for setback in trial.setbacks)
+
+
 def summary(history: History, record: StudyRecord, link: Callable[[int], str]) -> str:
     """A study in a few lines of Markdown.
 

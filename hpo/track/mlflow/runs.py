@@ -168,10 +168,7 @@ class MlflowTracker:
         # Of training alone; the run's duration has the time it lay interrupted in it.
         tags["hpo.seconds"] = f"{trial.seconds:.4g}"
         if trial.setbacks:
-            tags["hpo.setbacks"] = "; ".join(f"{back.ending.value}: {back.reason}" for back in trial.setbacks)
-            tags["hpo.divide"] = str(trial.divide)
-        if trial.setbacks:
-            tags["hpo.setbacks"] = setbacks(trial)
+            tags |= {"hpo.setbacks": setbacks(trial), "hpo.divide": str(trial.divide)}
         if trial.reason:
             tags |= {"hpo.reason": trial.reason, store.NOTE: f"{ending.value}: {trial.reason}"}
         return tags

@@ -19,7 +19,7 @@ from typing import Any
 from hpo.errors import HpoError
 from hpo.track import Refusal, spelling
 from hpo.track.wandb.contents import TABLE, Content
-from hpo.track.wandb.destination import Destination
+from hpo.track.wandb.destination import Destination, has_key
 
 _log = logging.getLogger("hpo.track.wandb")
 
@@ -78,10 +78,13 @@ class Client:
         """Begin a run, in place of the one of the same id.
 
         Raises:
-            Refusal: W&B does not take the key.
+            Refusal: there is no key, or W&B does not take it.
             Gone: the run was deleted there.
             HpoError: W&B cannot be reached.
         """
+        if self._destination.online and not has_key():
+            # The library would ask for one at the terminal, and wait.
+            raise Refusal("W&B needs a key: set WANDB_API_KEY, or `wandb login`")
         options: dict[str, Any] = dict(_QUIET, root_dir=str(self._folder.parent))
         options |= {"mode": "online", **_SHORT} if self._destination.online else {"mode": "offline"}
         with self.fenced() as wandb:

@@ -14,9 +14,10 @@ from typing import Any
 
 from hpo.folder import StudyRecord
 from hpo.journal import History, TrialRecord
+from hpo.outlook import spend_curve, spending_words
 from hpo.track import spelling
 from hpo.track.mlflow.registry import PromotionRun
-from hpo.track.progress import best_trial, counts, optimisation_curve, summary
+from hpo.track.progress import best_trial, counts, optimisation_curve, setbacks, summary
 from hpo.trials import Direction
 
 PROGRESS, TRIAL, TABLE = "progress", "trial", "trials"
@@ -88,6 +89,8 @@ def trial_run(record: StudyRecord, trial: TrialRecord, *, left: bool) -> Content
         found["hpo/seconds"] = trial.seconds
     if trial.reason:
         found["hpo/reason"] = trial.reason
+    if trial.setbacks:
+        found |= {"hpo/setbacks": setbacks(trial), "hpo/divide": trial.divide}
     if trial.value is not None:
         found["hpo/value"] = spelling.number(trial.value)
         if record.metric.get("at") == "best":
@@ -125,19 +128,11 @@ def study_run(record: StudyRecord, history: History, *, left: bool) -> Content:
 
     left: nobody runs it any more, whatever its last line says.
     """
-    metric, direction = record.metric["name"], Direction(record.metric["direction"])
-    short = spelling.name(metric).replace("/", "_")
-    rows = []
-    for point in optimisation_curve(history, direction):
-        row: dict[str, Any] = {TRIAL: point.number, f"search/best_{short}": spelling.number(point.best)}
-        if point.baseline is not None:
-            row[f"search/baseline_{short}"] = spelling.number(point.baseline)
-        rows.append({**row, "_timestamp": point.at})
     died = left and history.state == "running"
     state, reason = ("interrupted", _DIED) if died else (history.state, history.reason)
     found: dict[str, Any] = {f"search/trials_{word}": n for word, n in counts(history).items()}
     found |= {"hpo/state": f"{state}: {reason}" if reason else state}
-    best = best_trial(history, direction)
+    best = best_trial(history, Direction(record.metric["direction"]))
     if best is not None and best.value is not None:
         found |= {"hpo/best_trial": best.number, "hpo/best_value": spelling.number(best.value)}
         found |= {f"hpo/best/{name}": value for name, value in best.parameters.items()}
@@ -149,12 +144,26 @@ def study_run(record: StudyRecord, history: History, *, left: bool) -> Content:
         job_type="study",
         axis=TRIAL,
         config=_study_config(record),
-        rows=rows,
+        rows=_study_rows(record, history),
         summary=found,
-        notes=summary(history, record, lambda number: ""),
+        notes=f"{summary(history, record, lambda number: '')}\n\n{spending_words(history, record)}",
         exit_code=exit_code,
         table=None if exit_code is None else trials_table(record, history),
     )
+
+
+def _study_rows(record: StudyRecord, history: History) -> list[dict[str, Any]]:
+    """The best so far and the cost so far, by trial; what is added later stands at the end."""
+    short = spelling.name(record.metric["name"]).replace("/", "_")
+    rows: dict[int, dict[str, Any]] = {}
+    for cost in spend_curve(history, record):
+        rows[cost.number] = {TRIAL: cost.number, **cost.metrics, "_timestamp": cost.at}
+    for point in optimisation_curve(history, Direction(record.metric["direction"])):
+        row = rows.setdefault(point.number, {TRIAL: point.number, "_timestamp": point.at})
+        row[f"search/best_{short}"] = spelling.number(point.best)
+        if point.baseline is not None:
+            row[f"search/baseline_{short}"] = spelling.number(point.baseline)
+    return [rows[number] for number in sorted(rows)]
 
 
 def _study_config(record: StudyRecord) -> dict[str, Any]:

@@ -74,9 +74,11 @@ class WandbTracker:
     def _bring(self, content: Content) -> None:
         """Have W&B's run be this."""
         assert self._ledger is not None
-        digest = content.digest()
         over = content.exit_code is not None
-        if self._ledger.has(content.id, digest) or (not over and not self._destination.online):
+        if not over and not self._destination.online:
+            return
+        digest = content.digest()
+        if self._ledger.has(content.id, digest):
             return
         try:
             run = self._live.get(content.id)

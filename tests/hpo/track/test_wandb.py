@@ -104,7 +104,10 @@ def compare_study(seen: wandb_files.Seen, history: History) -> None:
         assert {name: row[name] for name in trial.parameters} == trial.parameters
 
 
-def test_every_value_of_the_journal_is_in_the_offline_files(studies: Path) -> None:
+def test_every_value_of_the_journal_is_in_the_offline_files(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = study(studies, whole_search(), **ALONE)
     assert sync(folder) == len(whole_search())
     compare(folder)
@@ -119,7 +122,7 @@ def test_every_value_of_the_journal_is_in_the_offline_files(studies: Path) -> No
     summary = found["lr"].summary
     assert (summary["hpo/best_trial"], summary["hpo/best_value"], summary["search/trials_complete"]) == (1, 2.25, 2)
     assert found["lr"].config["space"]["learning_rate"] == "0.0001 to 0.1 (log)"
-    assert not (Path.cwd() / "wandb").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"studies"}
 
 
 def test_syncing_twice_changes_nothing(studies: Path) -> None:
@@ -177,8 +180,9 @@ def test_what_a_dead_coordinator_left_running_is_written_as_set_aside(studies: P
 
 def test_both_trackers_get_the_same_from_one_journal(studies: Path, client: Any) -> None:
     folder = study(studies, whole_search(), wandb=SETTINGS)
-    pumps = pump.start_all(folder)
-    assert pump.finish_all(pumps, 60) == []
+    assert [said.partition("; ")[2] for said in pump.sync_all(folder)] == [
+        "MLflow has everything.", "W&B has everything.",
+    ]  # fmt: skip
     compare(folder)
     for name, seen in wandb_files.runs(folder).items():
         run = by_name(client, name)
@@ -188,7 +192,6 @@ def test_both_trackers_get_the_same_from_one_journal(studies: Path, client: Any)
             here = [(row[axis], row[metric]) for row in seen.rows if metric in row]
             # MLflow keeps counts as a metric at step 0; at W&B a number that has no course is in the summary.
             assert equal(there, here) or seen.summary[metric] == there[-1][1]
-    assert [path.name for path in folder.tracking.glob("*.log") if path.stat().st_size] == []
 
 
 def test_names_that_the_trackers_use_themselves_arrive_under_others(studies: Path) -> None:
@@ -262,10 +265,12 @@ def test_a_key_or_a_netrc_makes_it_online_and_wandb_mode_offline_does_not(
 
 
 def test_the_line_that_uploads_offline_runs_does_so_and_again_after_the_study_went_on(
-    studies: Path, monkeypatch: pytest.MonkeyPatch
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = whole_search()
     folder = study(studies, [*events[:6], StudyState("interrupted", "Ctrl-C")], **ALONE)
+
+    monkeypatch.chdir(tmp_path)  # its own log goes to ./wandb
 
     def upload(server: Server) -> None:
         sync(folder)
@@ -346,19 +351,31 @@ def test_rows_that_the_server_lost_are_sent_again_to_the_same_place(studies: Pat
 def test_a_wrong_key_is_one_clear_line_and_nothing_is_lost(studies: Path, server: Server) -> None:
     server.refuses = True
     folder = study(studies, whole_search(), **ALONE)
-    running = Pump.start(folder, "wandb")
-    assert not running.finish(60)
-    line = words.left(running, folder)
-    assert line == (
-        f"W&B has not taken everything yet: {server.address}, project lr: W&B refuses the key: user is not logged in. "
-        "Nothing is lost: hpo sync lr"
-    )
     with pytest.raises(HpoError, match=r"^W&B at \S+, project lr cannot be written to: W&B refuses the key"):
         sync(folder)
     server.refuses = False
     assert sync(folder) > 0
     assert "trouble" not in read_cursor(folder, "wandb")
     assert KEY not in "".join(path.read_text(errors="replace") for path in folder.root.rglob("*") if path.is_file())
+
+
+def test_a_study_without_the_key_that_its_sweep_asks_for_is_told_so_at_once(studies: Path) -> None:
+    folder = study(studies, whole_search()[:3], mlflow=None, wandb={**SETTINGS, "mode": "online"})
+    with pytest.raises(HpoError, match="W&B needs a key: set WANDB_API_KEY"):
+        sync(folder)
+
+
+def test_what_was_written_offline_is_written_online_once_there_is_a_key(
+    studies: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = study(studies, whole_search(), **ALONE)
+    sync(folder)
+    server = request.getfixturevalue("server")
+    assert sync(folder) == len(whole_search())
+    assert {number: len(server.history(f"lr-0123456789abcdef-{number:04d}")) for number in range(4)} == {
+        0: 2, 1: 2, 2: 1, 3: 1,
+    }  # fmt: skip
+    assert destination.offline_runs(folder) == 0
 
 
 def test_a_key_that_cannot_be_one_is_refused_too(
