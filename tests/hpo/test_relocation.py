@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import stat
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hpo import archive
+from hpo import archive, cli
 from hpo.archive import pack
 from hpo.errors import UserError
 from hpo.folder import StudyFolder, StudyRecord
@@ -146,6 +147,27 @@ def test_checkpoints_and_promoted_models_travel_only_when_asked(
     assert (arrival.folder.promotion(1) / "model" / "weights.json").read_text() == "1"
     adopted = promotions(arrival.folder)[0]
     assert (adopted.study, adopted.study_id) == ("other", StudyRecord.read(arrival.folder).id)
+
+
+def test_the_commands_say_what_comes_next(
+    study: StudyFolder, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hpo(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["hpo", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    capsys.readouterr()
+    assert "Elsewhere:  hpo import sweep.hpo.zip" in hpo("export", "sweep")
+    imported = hpo("import", "sweep.hpo.zip", "--name", "again")
+    assert "6 trials, 6 ended" in imported
+    assert "Look at it:  hpo show again" in imported
+    here, there = (json.loads(hpo("show", name, "--json")) for name in ("sweep", "again"))
+    assert {**there, "name": "sweep"} == here
+    (workplace / "objective.py").unlink()
+    assert "its objective must be at" in hpo("import", "sweep.hpo.zip", "--name", "third")
 
 
 def test_a_running_study_is_packed_up_to_its_last_whole_line(study: StudyFolder, workplace: Path) -> None:
