@@ -122,6 +122,30 @@ def resume(
     _finish(state, folder.root)
 
 
+@app.command()
+def join(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The study's name in the database.")],
+    storage: Annotated[
+        str,
+        typer.Option("--storage", metavar="ADDRESS", help="The database, as in the sweep: postgresql://user@host/db."),
+    ],
+    sweep: Annotated[
+        Path | None, typer.Option("--sweep", help="Where its sweep lies here; its objective is beside it.")
+    ] = None,
+    slots: Slots = None,
+    inline: IsInline = False,
+    studies: Studies = DEFAULT_STUDIES,
+) -> None:
+    """Work on a study that runs elsewhere too, through the database that its sweep names."""
+    from hpo.joining import join
+    from hpo.run import conduct
+
+    plan, folder = join(name, storage, studies, sweep)
+    with _stoppable(folder.root):
+        state = conduct(plan, folder, console=console, slots=slots, inline=inline)
+    _finish(state, folder.root)
+
+
 @contextlib.contextmanager
 def _stoppable(root: Path) -> Iterator[None]:
     """A second Ctrl-C ends the command at once, with one line instead of a traceback."""
@@ -191,11 +215,16 @@ def show(
     """Show a study, or one trial of it."""
     from hpo import report
     from hpo.folder import find_study
+    from hpo.membership import refresh
     from hpo.promote import promotions
     from hpo.summary import Summary
 
     folder = find_study(studies, name)
     summary = Summary.read(folder)
+    if summary.record.shared is not None:
+        if stale := refresh(folder):
+            errors.print(stale, style="yellow", markup=False, soft_wrap=True)
+        summary = Summary.read(folder)
     record = None
     if trial is not None:
         record = summary.history.trials.get(trial)
@@ -304,16 +333,24 @@ def promote(
 def delete(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Of a shared study, delete what the database has of it too.")
+    ] = False,
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:
     """Delete a study: its folder, and its runs in the tracker. Registered models stay."""
-    from hpo.folder import delete_study, find_study, locked
+    from hpo.folder import StudyRecord, delete_study, find_study, locked
+    from hpo.membership import remove
     from hpo.registration import forget
 
     folder = find_study(studies, name)
+    if everywhere and StudyRecord.read(folder).shared is None:
+        raise UserError(f"study {name!r} is not shared; leave out --everywhere.")
     with locked(folder):
         if not yes:
             typer.confirm(f"Delete study {name} in {folder.root}, its trials and promotions?", abort=True)
+        if everywhere:
+            remove(folder)
         trouble = forget(folder)
         delete_study(folder)
     if trouble:

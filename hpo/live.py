@@ -26,7 +26,7 @@ from hpo.folder import StudyRecord
 from hpo.journal import History, encode
 from hpo.outlook import Outlook, in_all, outlook, rates_of
 from hpo.spending import Spent
-from hpo.trials import Assignment, Direction, Ended, Ending, Event, Interrupted, Progressed, Started
+from hpo.trials import Assignment, Direction, Elsewhere, Ended, Ending, Event, Interrupted, Progressed, Started
 from hpo.wording import STYLES, duration, number, parameters
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -104,7 +104,8 @@ class Scoreboard:
         return next((slot for slot, state in self.slots.items() if state and state.assignment.number == trial), None)
 
     def add(self, event: Event) -> None:
-        self.history.add(json.loads(encode(event, self.clock())))
+        here = event.event if isinstance(event, Elsewhere) else event
+        self.history.add(json.loads(encode(here, self.clock())))
         match event:
             case Started(assignment, slot):
                 self.parameters[assignment.number] = dict(assignment.parameters)
@@ -115,7 +116,7 @@ class Scoreboard:
                 if (at := self.slot_of(trial)) is not None and (state := self.slots[at]) is not None:
                     state.curve.append(measurement.metrics.get(self.metric, math.nan))
                     state.progress, state.length = measurement.progress, length
-            case Ended(trial, outcome, _, value):
+            case Ended(trial, outcome, _, value) | Elsewhere(Ended(trial, outcome, _, value)):
                 self.ended += 1
                 if outcome.ending is Ending.COMPLETE and value is not None and self._completed(trial, value):
                     text = f"{number(value)}, the best so far" if trial else f"{number(value)}, the baseline"
@@ -126,6 +127,10 @@ class Scoreboard:
             case Interrupted(trial, _):
                 self.recent.append((trial, "interrupted", "to be resumed"))
                 self._clear(trial)
+            case Elsewhere(Started(assignment)):
+                self.parameters[assignment.number] = dict(assignment.parameters)
+            case Elsewhere(Interrupted(trial, _, setback)) if setback is not None:
+                self.recent.append((trial, setback.ending.value, setback.reason))
 
     def _clear(self, trial: int) -> None:
         if (slot := self.slot_of(trial)) is not None:
@@ -267,12 +272,15 @@ class PlainView:
                 self.note(
                     f"trial {trial} at {measurement.progress:,}{share}: {board.metric} {value}, {duration(seconds)}"
                 )
-            case Ended(trial, _, seconds, _):
+            case Ended(trial, _, seconds, _) | Elsewhere(Ended(trial, _, seconds, _)):
                 _, state, text = board.recent[-1]
+                state = f"{state} elsewhere" if isinstance(event, Elsewhere) else state
                 rest = ", ".join(filter(None, [f"{board.ended}/{board.trials} trials", board.left, board.cost]))
                 self.note(f"trial {trial} {state} after {duration(seconds)}: {text}; {rest}")
             case Interrupted(trial, _):
                 self.note(f"trial {trial} set aside, to be resumed")
+            case Elsewhere(Interrupted(trial, _, setback)) if setback is not None:
+                self.note(f"trial {trial} {setback.ending.value}: {setback.reason}")
 
     def note(self, text: str) -> None:
         with contextlib.suppress(BrokenPipeError):  # `hpo run | head`: the search goes on unseen

@@ -24,7 +24,7 @@ from hpo.notification import News, Notifier
 from hpo.operation import Budget, Notify, OnFailure
 from hpo.search import DiskFull, Search, Trials
 from hpo.spending import Meter, Rates
-from hpo.trials import Direction, Ended
+from hpo.trials import Direction, Elsewhere, Ended
 
 
 class Interrupt:
@@ -128,6 +128,8 @@ def drive(
                 )
                 for event in search.events():
                     view.show(event)
+                    if isinstance(event, Elsewhere) and isinstance(event.event, Ended):
+                        keeper.ended(event.event)
                     if isinstance(event, Ended):
                         keeper.ended(event)
                         news.ended(event)
