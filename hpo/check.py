@@ -103,8 +103,6 @@ def _rungs(plan: Plan) -> str:
     return f"{rungs} tokens" if isinstance(plan.rungs[0], int) else f"{rungs} of a trial"
 
 
-
-
 def forecast(plan: Plan, slots: int | None, console: Console) -> Forecast:
     """Probe a sweep on this machine, in view, and print what it will cost.
 

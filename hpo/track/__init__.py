@@ -5,6 +5,8 @@
     mlflow/       the one place that knows MLflow
     wandb/        the one place that knows W&B
     progress.py   what a tracker says of a study as a whole
+    words.py      what trackers have to say at the end of a command
+    trouble.py    what they raise, in words and in logs
     children.py   how this room starts a process
     spelling.py   names and values as trackers accept them
 

@@ -26,7 +26,8 @@ from hpo.errors import HpoError, UserError
 from hpo.folder import StudyFolder, StudyRecord, is_locked, write_atomically
 from hpo.journal import History, lines
 from hpo.operation import MlflowSettings
-from hpo.track import TITLES, Line, Refusal, Tracker, children, spelling, tracked
+from hpo.track import TITLES, Line, Refusal, Tracker, children, tracked
+from hpo.track.trouble import Discreet, one_line, unforeseen
 
 _log = logging.getLogger("hpo.track.pump")
 
@@ -146,17 +147,6 @@ class Courier:
         write_atomically(_cursor(self._folder, self._tracker.name), json.dumps(cursor, indent=1) + "\n")
 
 
-def one_line(error: BaseException) -> str:
-    """An exception as one line for people; of a chain of connection errors, the reason alone."""
-    text = spelling.masked(" ".join(str(error).split()))
-    if isinstance(error, HpoError):
-        return text
-    for reason in ("Connection refused", "Name or service not known", "timed out", "database is locked"):
-        if reason in text:
-            return reason
-    return spelling.cut(f"{type(error).__name__}: {text}" if text else type(error).__name__, 300)
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -180,13 +170,6 @@ def behind(folder: StudyFolder, tracker: str = "mlflow") -> int:
 
 
 # -- in the pump's process ------------------------------------------------------------------------------
-
-
-class _Discreet(logging.Formatter):
-    """Errors repeat the address they concern, and tracebacks too."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return spelling.masked(super().format(record))
 
 
 class Coordinator(Protocol):
@@ -233,7 +216,7 @@ def follow(courier: Courier, coordinator: Coordinator) -> bool:
         except Exception as error:
             failures += 1
             if failures == 1:
-                _log.warning("%s. Trying again; nothing is lost", one_line(error), exc_info=_unforeseen(error))
+                _log.warning("%s. Trying again; nothing is lost", one_line(error), exc_info=unforeseen(error))
             if not present and (failures >= _LAST_TRIES or isinstance(error, Refusal)):
                 _log.warning("given up for now: hpo sync carries the rest")
                 return False
@@ -244,14 +227,6 @@ def follow(courier: Courier, coordinator: Coordinator) -> bool:
             failures = 0
         if count < BATCH_LINES:
             coordinator.wait(_BATCH_SECONDS)
-
-
-def _unforeseen(error: Exception) -> bool:
-    """Whether the log needs a traceback: not for a server that is down."""
-    return not isinstance(error, OSError | HpoError) and type(error).__module__.partition(".")[0] not in (
-        "mlflow",
-        "requests",
-    )
 
 
 @contextlib.contextmanager
@@ -275,7 +250,7 @@ def main(argv: list[str]) -> int:
     """The pump's process. Exit code 0: everything was carried."""
     os.nice(_NICENESS)
     handler = logging.StreamHandler()
-    handler.setFormatter(_Discreet("%(asctime)s %(message)s"))
+    handler.setFormatter(Discreet("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     folder, name = StudyFolder(Path(argv[0])), argv[1]
     tracker = tracker_of(folder, name)

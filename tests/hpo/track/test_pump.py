@@ -16,6 +16,7 @@ from hpo.errors import HpoError, UserError
 from hpo.journal import History, StudyState
 from hpo.track import Line, pump
 from hpo.track.pump import Courier, Pump, follow, read_cursor, sync
+from hpo.track.trouble import Discreet
 from hpo.trials import Ending
 
 
@@ -102,7 +103,7 @@ def test_a_password_in_an_error_is_neither_told_nor_logged(studies: Path, caplog
             raise RuntimeError("cannot reach postgresql://me:secret@there/x")
 
     folder = study(studies, numbered(2))
-    caplog.handler.setFormatter(pump._Discreet("%(message)s"))
+    caplog.handler.setFormatter(Discreet("%(message)s"))
     assert not follow(Courier(folder, Talkative()), Patient(leaves_after=1))
     assert "me:***@there/x" in caplog.text
     assert "Traceback" in caplog.text
