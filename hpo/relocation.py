@@ -24,6 +24,7 @@ from hpo.errors import HpoError, UserError
 from hpo.folder import StudyFolder, StudyRecord, new_study
 from hpo.journal import History
 from hpo.promote import Promotion, model_folder, promotions
+from hpo.report import study_json
 from hpo.summary import Summary
 from hpo.wording import number
 
@@ -145,6 +146,9 @@ def import_study(path: Path, studies: Path, name: str | None = None) -> Arrival:
             _settle_in(arrived.root, folder.root, studies)
         except OSError as error:
             raise UserError(f"cannot write to {studies}: {error.strerror}. Use --studies.") from None
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(f"{path}: its files do not hold together ({what}). Get the archive again.") from None
         finally:
             shutil.rmtree(waiting, ignore_errors=True)
     return Arrival(folder, notes)
@@ -176,6 +180,10 @@ def _unpack(archive: Archive, folder: StudyFolder) -> tuple[str, ...]:
         record = dataclasses.replace(record, assignments=[*record.assignments, "storage=null"])
     history = read_history(folder, archive.path)
     _adopt_promotions(folder, record, archive.path)
+    # Whatever can be shown of it is tried now: a value of a wrong kind must not wait for the first `hpo list`.
+    summary = Summary(record, history, live=False)
+    study_json(summary)
+    account.report(summary, promotions(folder))
     record.write(folder)
     return tuple(_notes(folder, record, history))
 

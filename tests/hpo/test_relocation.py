@@ -239,6 +239,11 @@ def lose_start(members: dict[str, bytes]) -> None:
     members["journal.jsonl"] = b"".join(line for line in lines if b'"started"' not in line)
 
 
+def misprice(members: dict[str, bytes]) -> None:
+    record = json.loads(members["study.json"])
+    members["study.json"] = json.dumps({**record, "rates": {"gpus_per_slot": "many"}}).encode()
+
+
 BAD: dict[str, tuple[Change, str]] = {
     "a path that climbs out": (set_("../out.txt", b"x"), "does not belong"),
     "an absolute path": (set_("/tmp/out.txt", b"x"), "does not belong"),
@@ -251,6 +256,7 @@ BAD: dict[str, tuple[Change, str]] = {
     "a journal cut short": (cut_journal, r"line \d+ of its journal is not whole"),
     "a damaged line": (break_line, "line 3 of its journal is damaged"),
     "a journal that does not begin its trials": (lose_start, "line 2 of its journal cannot be read"),
+    "a value of a wrong kind": (misprice, "do not hold together"),
     "a promotion that is none": (set_("promotions/0001/promotion.json", b"[]"), "promotion.json"),
 }
 
