@@ -38,7 +38,7 @@ def refuse_taken(name: str, address: str) -> None:
         if ledger.find(name) is not None:
             raise UserError(
                 f"study {name!r} is in {address} already. Join it: hpo join {name} --storage {address}. "
-                "Begin another: --name."
+                "Begin another with --name."
             )
     finally:
         ledger.close()

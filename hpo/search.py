@@ -193,6 +193,7 @@ class Search:
             number = started.assignment.number
             self._waiting = [waiting for waiting in self._waiting if waiting.assignment.number != number]
             self._elsewhere.discard(number)
+            self._listen()
             yield from self._retell()
             self._start(started)
             yield started

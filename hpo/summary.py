@@ -35,6 +35,8 @@ class Summary:
         """running, finished, interrupted, failed or new. A dead coordinator leaves an interrupted study."""
         if self.live:
             return "running"
+        if self.record.shared is not None and len(self.history.ended) >= self.record.search["trials"]:
+            return "finished"  # by others, whatever became of the coordinator here
         return "interrupted" if self.history.state == "running" else self.history.state
 
     def state_of(self, trial: TrialRecord) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -61,7 +63,7 @@ def sweep(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A sweep that names the server; its study's name is free in the database."""
     shutil.copy(TESTS / "faults" / "curve.py", tmp_path)
     path = tmp_path / f"s{time.monotonic_ns()}.yaml"
-    path.write_text(SWEEP.replace("ADDRESS", server.address).replace("LOST", "1s"))
+    path.write_text(SWEEP.replace("ADDRESS", server.address).replace("LOST", "2s"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HPO_STUDIES", raising=False)
     return path
@@ -341,6 +343,124 @@ def test_a_study_in_use_is_not_removed(begin: Begin) -> None:
     one, _ = begin(), begin()
     with pytest.raises(UserError, match="is being run by process"):
         remove(one.folder)
+
+
+class Shared:
+    """Real `hpo` processes on one study; each in a folder of studies of its own."""
+
+    def __init__(self, sweep: Path, address: str, trials: int, pace: float) -> None:
+        sweep.write_text(sweep.read_text().replace("pace: 0", f"pace: {pace}"))
+        self.name, self._address, self._sweep, self._trials = sweep.stem, address, sweep, trials
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *options: str) -> None:
+        index = len(self.processes)
+        command = ["run", self._sweep.name, f"--trials={self._trials}"]
+        if index:
+            command = ["join", self.name, "--storage", self._address]
+        with Path(f"said-{index}.txt").open("wb") as said:
+            command = [HPO, *command, "--studies", f"of-{index}", *options]
+            self.processes.append(subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL))
+
+    def history(self, index: int) -> History:
+        return History.read(self.folder(index).journal)
+
+    def folder(self, index: int) -> StudyFolder:
+        return StudyFolder(Path(f"of-{index}") / self.name)
+
+    def place(self, index: int) -> str:
+        return (StudyRecord.read(self.folder(index)).shared or {})["place"]
+
+    def running(self, index: int) -> list[int]:
+        """Trials that this coordinator runs now and that have a checkpoint."""
+        if not self.folder(index).journal.exists():
+            return []
+        trials = self.history(index).unfinished
+        return [t.number for t in trials if t.place == self.place(index) and t.progress and not t.interrupted]
+
+    def await_running(self, index: int) -> list[int]:
+        until = time.monotonic() + 60
+        while not (found := self.running(index)):
+            assert time.monotonic() < until, Path(f"said-{index}.txt").read_text()
+            assert self.processes[index].poll() is None, Path(f"said-{index}.txt").read_text()
+            time.sleep(0.02)
+        return found
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def share(sweep: Path, server: Server) -> Iterator[Callable[[int, float], Shared]]:
+    made: list[Shared] = []
+
+    def make(trials: int, pace: float) -> Shared:
+        made.append(Shared(sweep, server.address, trials, pace))
+        return made[-1]
+
+    yield make
+    for shared in made:
+        shared.end()
+
+
+def as_undisturbed(history: History, tmp_path: Path) -> None:
+    """Every measurement is what the trial measures where nothing happens to it."""
+    sys.path.insert(0, str(TESTS / "faults"))
+    import curve
+
+    for trial in history.trials.values():
+        config = curve.Config(**{**trial.settings, "pace": 0.0})  # type: ignore[arg-type]
+        directory = tmp_path / f"undisturbed-{trial.number}"
+        directory.mkdir()
+        alone = curve.train(config, seed=trial.seed, rungs=[25, 50, 75, 100], directory=directory)
+        assert [dict(m.metrics) for m in trial.measurements] == [dict(m.metrics) for m in alone]
+
+
+def test_the_trials_of_a_killed_coordinator_are_done_by_another(
+    share: Callable[[int, float], Shared], tmp_path: Path
+) -> None:
+    shared = share(6, 0.1)
+    shared.start("--slots=1")
+    shared.await_running(0)
+    shared.start("--slots=1")
+    shared.await_running(1)
+    taken = shared.await_running(0)
+    shared.processes[0].kill()
+    assert shared.processes[1].wait(60) == 0
+    history = shared.history(1)
+    once(history, 6)
+    as_undisturbed(history, tmp_path)
+    assert {history.trials[number].place for number in taken} == {shared.place(1)}
+    assert "has given no sign of life" in Path("said-1.txt").read_text()
+
+
+@pytest.mark.slow
+def test_four_coordinators_one_killed_and_each_trial_is_done_once(
+    share: Callable[[int, float], Shared], tmp_path: Path
+) -> None:
+    shared = share(40, 0.25)
+    for index in range(4):
+        shared.start("--slots=2")
+        shared.await_running(index)
+    taken = shared.await_running(2)
+    shared.processes[2].kill()
+    killed = time.monotonic()
+    assert [shared.processes[index].wait(200) for index in (0, 1, 3)] == [0, 0, 0]
+    histories = [shared.history(index) for index in (0, 1, 3)]
+    for history in histories:
+        once(history, 40)
+    as_undisturbed(histories[0], tmp_path)
+    assert len({json.dumps([t.parameters for t in h.trials.values()]) for h in histories}) == 1
+    by = Counter(trial.place for trial in histories[0].trials.values())
+    names = {shared.place(index): index for index in range(4)}
+    again = [t for t in histories[0].trials.values() if t.setbacks]
+    assert {trial.number for trial in again} >= set(taken)
+    print("trials by coordinator:", {names[place]: count for place, count in by.items()})  # noqa: T201
+    for trial in again:
+        print(f"trial {trial.number}: {trial.setbacks[0].reason}")  # noqa: T201
+    print(f"all over {time.monotonic() - killed:.1f} s after the kill")  # noqa: T201
 
 
 @pytest.mark.parametrize(
