@@ -31,6 +31,7 @@ _THREAD_VARIABLES = (
 
 _SERVER_DEATHS = 2
 _DUMP_SECONDS = 0.3
+_LOST = Outcome(Ending.KILLED, "the process that starts trials has died")
 
 
 class Processes:
@@ -74,6 +75,7 @@ class Processes:
         self._lines: collections.deque[dict[str, Any]] = collections.deque()
         self._log = log
         self._deaths = 0  # of servers, since a job last ended by itself
+        self._late: list[Happening] = []  # of a server that was found dead when a job was to be started
         self._begin()
 
     def _begin(self) -> None:
@@ -134,13 +136,21 @@ class Processes:
             "memory_bytes": self._memory_bytes,
             "environment": environment,
         }
-        pid, connection = self._fork(task, job.log)
+        try:
+            pid, connection = self._fork(task, job.log)
+        except _ServerDied:
+            self._late += [*self._bury(), Finished(job.number, _LOST, 0.0)]
+            return
         connection.setblocking(False)
         self._jobs[pid] = _Running(job.number, slot, pid, connection)
         self._pids[job.number] = pid
         self._selector.register(connection, selectors.EVENT_READ, pid)
 
     def wait(self, timeout: float | None) -> Iterator[Happening]:
+        if self._late:
+            late, self._late = self._late, []
+            yield from late
+            return
         try:
             yield from self._happenings(timeout)
         except _ServerDied:
@@ -158,8 +168,7 @@ class Processes:
         self._jobs, self._pids = {}, {}
         self._begin()
         for running in lost:
-            outcome = running.outcome or Outcome(Ending.KILLED, "the process that starts trials has died")
-            yield Finished(running.number, outcome, running.seconds)
+            yield Finished(running.number, running.outcome or _LOST, running.seconds)
 
     def _release(self) -> None:
         self._control.close()
@@ -232,11 +241,17 @@ class Processes:
         self.ready()
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
-        with theirs, log.open("ab") as output:
-            data = json.dumps(task).encode() + b"\n"
-            sent = socket.send_fds(self._control, [data], [theirs.fileno(), output.fileno()])
-            self._control.sendall(data[sent:])
-            return self._next_line(("forked",))["forked"], ours
+        try:
+            with theirs, log.open("ab") as output:
+                data = json.dumps(task).encode() + b"\n"
+                sent = socket.send_fds(self._control, [data], [theirs.fileno(), output.fileno()])
+                self._control.sendall(data[sent:])
+                return self._next_line(("forked",))["forked"], ours
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise self._death() from None
+            raise
 
     def _next_line(self, kinds: tuple[str, ...], pid: int | None = None) -> dict[str, Any]:
         """The server's next line of one of these kinds (about this process); others are kept for later."""
@@ -252,11 +267,16 @@ class Processes:
             self._read_control()
 
     def _read_control(self) -> None:
-        data = self._control.recv(1 << 16)
+        data = b""
+        with contextlib.suppress(ConnectionResetError):  # it died with something of ours unread
+            data = self._control.recv(1 << 16)
         if not data:
-            raise _ServerDied(f"the process that starts trials has died; see {self._log}.")
+            raise self._death()
         *whole, self._buffer = (self._buffer + data).split(b"\n")
         self._lines.extend(json.loads(line) for line in whole)
+
+    def _death(self) -> _ServerDied:
+        return _ServerDied(f"the process that starts trials has died; see {self._log}.")
 
     def _exits(self) -> Iterator[Happening]:
         while self._lines:

@@ -62,7 +62,9 @@ class Server:
                         return
 
     def _request(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 2)
+        data = b""
+        with contextlib.suppress(ConnectionResetError):  # it was killed before it had read all that we told it
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 2)
         if not data:
             return False
         while not data.endswith(b"\n"):
@@ -94,11 +96,15 @@ class Server:
             worker.run(self._objective, task, socket.socket(fileno=connection))
             status = 0
         except BaseException:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the log's disk is full
+                traceback.print_exc()
         finally:
-            sys.stderr.flush()
-            # Not sys.exit: the server's atexit handlers and threads are not the child's to run.
-            os._exit(status)
+            try:
+                sys.stderr.flush()
+            finally:
+                # Not sys.exit: the server's atexit handlers and threads are not the child's to run, nor are its
+                # other children the child's to end.
+                os._exit(status)
 
     def _reap(self) -> None:
         while self._children:

@@ -6,11 +6,12 @@ The long form: `python -m pytest tests/faults/test_killed_trials.py -m slow -n 0
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,8 @@ from oracles import check_folders, check_journal, check_mlflow, check_optuna, ch
 
 from hpo.folder import StudyFolder
 from hpo.journal import History
+from hpo.launch import Finished, Job, Report
+from hpo.launch.processes import Processes
 from hpo.track import pump
 from hpo.trials import Ending
 
@@ -48,12 +51,17 @@ def _kill_trials(process: subprocess.Popen[bytes], folder: StudyFolder, lines: i
     for number in range(times):
         written = _written(folder)
         target = written + draw.uniform(0, 2 * max(0, lines - written) / (times - number + 1))
-        await_true(lambda wanted=target: _written(folder) >= wanted or process.poll() is not None, 60)  # type: ignore[misc]
+        _await_lines(process, folder, target)
         time.sleep(draw.uniform(0, 0.05))
-        await_true(lambda: bool(_trials(process)) or process.poll() is not None, 30)
+        while not _trials(process) and process.poll() is None:
+            time.sleep(0.005)
         assert process.poll() is None, "the study was over before all kills were dealt"
         with contextlib.suppress(psutil.Error, IndexError):
             draw.choice(_trials(process)).kill()
+
+
+def _await_lines(process: subprocess.Popen[bytes], folder: StudyFolder, lines: float) -> None:
+    await_true(lambda: _written(folder) >= lines or process.poll() is not None, 60)
 
 
 def _written(folder: StudyFolder) -> int:
@@ -89,13 +97,57 @@ def test_killed_trials_go_on_from_their_checkpoints_and_the_study_is_as_if_they_
     check_folders(folder, history)
 
 
+@pytest.fixture
+def slots(place: Path) -> Iterator[Processes]:
+    made = Processes("curve.py:train", place, slots=2, threads=1, gpus=(), log=place / "launch.log")
+    made.ready()
+    yield made
+    made.close()
+
+
+def _job(number: int, log: Path, **settings: object) -> Job:
+    values = {"learning_rate": 3e-3, "pace": 0.0, **settings}
+    return Job(number, values, seed=4, rungs=(100, 200), directory=log.parent / str(number), log=log)
+
+
+def _outcomes(launcher: Processes, count: int) -> dict[int, Finished]:
+    found: dict[int, Finished] = {}
+    while len(found) < count:
+        for item in launcher.wait(5.0):
+            if isinstance(item, Report):
+                launcher.answer(item.number, go_on=True)
+            elif isinstance(item, Finished):
+                found[item.number] = item
+    return found
+
+
+def test_a_server_found_dead_when_a_trial_is_to_start_costs_that_try_and_no_more(place: Path, slots: Processes) -> None:
+    server = psutil.Process().children()[0]
+    server.kill()
+    psutil.wait_procs([server], timeout=5)
+    slots.start(_job(0, place / "0.log"), 0)
+    assert _outcomes(slots, 1)[0].outcome.ending is Ending.KILLED
+    slots.start(_job(0, place / "0.log"), 0)
+    assert _outcomes(slots, 1)[0].outcome.ending is Ending.COMPLETE
+
+
+def test_a_trial_whose_log_has_no_room_says_so_and_the_other_slot_goes_on(place: Path, slots: Processes) -> None:
+    full = place / "full.log"
+    full.symlink_to("/dev/full")
+    slots.start(_job(0, full, chatter=100_000), 0)
+    slots.start(_job(1, place / "1.log", pace=0.05), 1)
+    outcomes = _outcomes(slots, 2)
+    assert outcomes[0].disk_full
+    assert outcomes[1].outcome.ending is Ending.COMPLETE
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_hundred_killed_trials_change_nothing(
     place: Path, uri: str, commands: Commands, undisturbed: Callable[..., History]
 ) -> None:
     kills = int(os.environ.get("HPO_FAULTS_KILLS", "100"))
-    twin = undisturbed(max(14, kills // 2))
+    twin = undisturbed(max(14, kills))
     trials = len(twin.trials)
     folder = StudyFolder(place / "studies" / "sweep")
     process = commands.start("run", "sweep.yaml", "--trials", str(trials), *_PATIENT)
@@ -112,6 +164,11 @@ def test_a_hundred_killed_trials_change_nothing(
     check_mlflow(folder, history, uri)
 
 
+def _two_slots(folder: StudyFolder, trials: int) -> tuple[str, ...]:
+    begin = ("run", "sweep.yaml", "--trials", str(trials), *_PATIENT)
+    return (*(("resume", "sweep") if folder.exists else begin), "--slots", "2")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(3))
@@ -121,20 +178,18 @@ def test_any_process_of_a_study_may_be_killed_in_two_slots(
     """Trials, the server they are forked from, the pump, the coordinator: whatever chance finds, study resumed."""
     trials, draw = 20, random.Random(seed)
     folder = StudyFolder(place / "studies" / "sweep")
-    for _ in range(30):
-        go_on = ("resume", "sweep") if folder.exists else ("run", "sweep.yaml", "--trials", str(trials), *_PATIENT)
-        process = commands.start(*go_on, "--slots", "2")
-        until = time.monotonic() + draw.uniform(0.5, 2.5)
-        while process.poll() is None and time.monotonic() < until:
-            time.sleep(draw.uniform(0.05, 0.4))
+    go_on = functools.partial(_two_slots, folder, trials)
+    for _ in range(15):
+        process, written = commands.start(*go_on()), _written(folder)
+        if draw.random() < 0.75:  # else in its start-up
+            _await_lines(process, folder, written + 1)
+        for _ in range(draw.randrange(1, 4)):
+            time.sleep(draw.uniform(0, 0.4))
             with contextlib.suppress(psutil.Error, IndexError):
                 draw.choice(psutil.Process(process.pid).children(recursive=True)).kill()
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.wait()
-        if folder.exists and len(History.read(folder.journal).ended) >= trials:
-            break
-    assert not folder.exists or commands.run("resume", "sweep", "--slots", "2") in (0, 2)
+    commands.run(*go_on())  # 2 where nothing is left to resume
     assert commands.left_behind(90) == []
     check_said(commands.said)
     history = check_journal(folder, trials)
