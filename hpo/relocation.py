@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from hpo import account
+from hpo import account, warming
 from hpo.archive import SUFFIX, Archive, Chunks, file_chunks, opened, pack, read_history, read_record
 from hpo.document import load_yaml
 from hpo.errors import HpoError, UserError
@@ -183,6 +183,7 @@ def _unpack(archive: Archive, folder: StudyFolder) -> tuple[str, ...]:
     # Whatever can be shown of it is tried now: a value of a wrong kind must not wait for the first `hpo list`.
     summary = Summary(record, history, live=False)
     study_json(summary)
+    warming.read(folder.warm)
     account.report(summary, promotions(folder))
     record.write(folder)
     return tuple(_notes(folder, record, history))

@@ -124,6 +124,20 @@ def test_values_on_other_data_are_not_believed(old: StudyFolder, write_sweep: Wr
     assert history(folder).trials[1].parameters == source.suggestions[0]
 
 
+@pytest.mark.parametrize("strategy", ["pruner: hyperband", "sampler: cma-es"])
+def test_spaces_with_conditions_and_brackets_of_trials_are_warmed_too(
+    strategy: str, write_sweep: Write, workplace: Path
+) -> None:
+    conditional = "space:\n  optimizer: [adamw, sgd]\n  momentum: {low: 0.5, high: 0.99, when: {optimizer: sgd}}\n"
+    changes = [("space:\n", conditional), ("  seed: 3", f"  seed: 3\n  {strategy}")]
+    ran(write_sweep(("space:\n", conditional), ("trials: 6", "trials: 12")), "old")
+    new = ran(write_sweep(WARM, *changes), "new", 4)
+    (source,) = warming.read(new.warm)
+    assert {"momentum" in lesson.parameters for lesson in source.lessons} == {True, False}
+    assert len(source.lessons) == 12
+    assert len(history(new).ended) == 4
+
+
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "optuna.samplers:NSGAIISampler"])
 def test_with_any_sampler_the_study_is_as_any_other_and_goes_on_as_it_would_have(
     sampler: str, old: StudyFolder, write_sweep: Write, workplace: Path
