@@ -185,8 +185,9 @@ class Simulation:
         self._listed[0] = findings.baseline.seconds or 0.0
         self.trials = plan.sweep.search.trials if grid is None else min(plan.sweep.search.trials, len(listed))
         self._pool = [self._cost(plan.space.draw(self._generator)) for _ in range(_POOL)]
-        doubt = math.hypot(_SPEED, 0.0 if findings.whole else _EXTRAPOLATION)
-        self._doubt = math.hypot(doubt, math.log(findings.drift) / 2)
+        # What others did on the machine meanwhile is in both, and may not be there when the sweep runs.
+        measured = math.hypot(math.log(findings.drift) / 2, math.log(findings.crowding) / 3)
+        self._doubt = math.hypot(measured, _SPEED, 0.0 if findings.whole else _EXTRAPOLATION)
 
     def _cost(self, values: Values) -> float:
         try:
@@ -235,9 +236,9 @@ class Simulation:
             if not sure:
                 seconds *= math.exp(off + generator.gauss(-(model.spread**2) / 2, model.spread))
                 seconds *= self._share(trial, arrived, strictness)
-            ends = begins + seconds * speed + self._findings.overhead
+            ends = begins + seconds * speed
             jobs.append((begins, ends))
-            heapq.heappush(free, ends)
+            heapq.heappush(free, ends + self._findings.overhead)
         return self._limited(jobs)
 
     def _share(self, trial: int, arrived: Counter[int], strictness: float) -> float:

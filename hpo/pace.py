@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpo.trials import Outcome, Rung, rung_tokens
@@ -124,20 +124,24 @@ def _validation(looks: Sequence[Look]) -> float:
     return min(max(0.0, mean_y - slope * mean_x), *(y for _, y in steps))
 
 
-def is_enough(trace: Trace, length: int | None, began: float, clock: Callable[[], float]) -> bool:
-    """Whether a trial's pace is known well enough to be ended."""
-    if not trace.looks:
-        return False
-    first, last = trace.looks[0], trace.looks[-1]
-    waited, trained = clock() - began, last.seconds - first.seconds
-    share = last.progress / length if length else 0.0
-    return (
-        waited >= 60
-        or (len(trace.looks) > 1 and trained >= 5)
-        or (share >= 1 / 25 and trained >= 1 and len(trace.looks) > 1)
-        or (share >= 1 / 10 and len(trace.looks) > 1)
-        or (length is None and len(trace.looks) > 3 and trained >= 1)
-    )
+def is_enough(trace: Trace, length: int | None, waited: float, patience: float = 1.0) -> bool:
+    """Whether a trial's pace is known well enough for it to be ended.
+
+    Args:
+        trace: what was seen of it.
+        length: progress at which it is complete, where known.
+        waited: seconds since it began.
+        patience: how many times longer than usual to look.
+    """
+    if len(trace.looks) < 2:
+        return waited >= 60 and bool(trace.looks)
+    trained = (trace.looks[-1].seconds - trace.looks[0].seconds) / patience
+    if waited >= 60 or trained >= 5:
+        return True
+    if length is None:
+        return trained >= 1 and len(trace.looks) > 3
+    share = trace.looks[-1].progress / length
+    return share >= patience / 10 or (share >= 1 / 25 and trained >= 1)
 
 
 def stages(rungs: Sequence[Rung], length: int) -> list[int]:

@@ -35,7 +35,7 @@ DRAWS = 3  #: random configurations
 WHOLE_SECONDS = 60.0  #: a baseline that needs no longer is trained in full
 SILENT_SECONDS = 600.0  #: without a measurement, after which a configuration is given up
 _NOTABLE = 0.2  # a cost of a fifth more; less is the machine's own doing
-_SHARES = tuple(Fraction(1, part) for part in (300, 100, 50, 25, 10))
+_SHARES = tuple(Fraction(1, part) for part in (300, 100, 50, 25, 10, 5))
 
 
 @dataclass
@@ -108,6 +108,7 @@ class Probe:
         self._clock = clock
         self._jobs = 0
         self._length: int | None = None
+        self._patience = 1.0
         self._training = self._validating = 1.0  # the baseline in full against its beginning
         self.findings = Findings()
 
@@ -266,6 +267,7 @@ class Probe:
     def _again(self) -> None:
         """The baseline once more, then in every slot of its device at once: is the machine as fast, and when full?"""
         findings, before = self.findings, self.findings.baseline
+        self._patience = 2.0  # all of the forecast is multiplied by what is found here
         alone = self._rate((0,))
         if before.rate and alone:
             findings.drift = before.rate / alone
@@ -276,7 +278,7 @@ class Probe:
     def _rate(self, slots: Sequence[int]) -> float | None:
         """How fast the baseline begins in each of these slots, busy all at once."""
         traces = self._traces(self.findings.baseline.values, slots)
-        found = [made.rate for trace in traces if (made := pace(_beginning(trace, self._length or 0))) is not None]
+        found = [made.rate for trace in traces if (made := pace(trace)) is not None]
         return sum(found) / len(found) if len(found) == len(slots) else None
 
     # -- running ----------------------------------------------------------------------------------------
@@ -324,7 +326,7 @@ class Probe:
     def _all_seen(self, traces: Sequence[Trace], began: float, whole: bool) -> bool:
         for trace in traces:
             length = trace.length or self._length
-            if trace.outcome is None and not is_enough(trace, length, began, self._clock):
+            if trace.outcome is None and not is_enough(trace, length, self._clock() - began, self._patience):
                 return False
         if not whole:
             return True

@@ -367,14 +367,14 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_its_forecast_holds_what_hpo_run_then_takes(tmp_path: Path) -> None:
-    sweep = planned(tmp_path, SWEEP, "search.trials=6")
+    sweep = planned(tmp_path, SWEEP, "search.trials=6", "second=30000")
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     from hpo.probe import probing
 
     with probing(sweep, 2) as (probe, _):
         list(probe.run())
     found = Simulation(sweep, probe.findings, Rates(), 2).forecast()
-    command = [HPO, "run", "sweep.yaml", "--trials", "6", "--slots", "2"]
+    command = [HPO, "run", "sweep.yaml", "--trials", "6", "--slots", "2", "--set", "second=30000"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     shown = subprocess.run([HPO, "show", "sweep", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     truth = json.loads(shown.stdout)["spent"]
