@@ -440,9 +440,12 @@ def test_the_trials_of_a_killed_coordinator_are_done_by_another(
 def test_four_coordinators_one_killed_and_each_trial_is_done_once(
     share: Callable[[int, float], Shared], tmp_path: Path
 ) -> None:
-    shared = share(40, 0.25)
-    for index in range(4):
+    shared = share(40, 1.0)
+    shared.start("--slots=2")
+    shared.await_running(0)
+    for _ in range(3):
         shared.start("--slots=2")
+    for index in range(4):
         shared.await_running(index)
     taken = shared.await_running(2)
     shared.processes[2].kill()
