@@ -22,7 +22,9 @@ from hpo.sweep import Strategy
 T = TypeVar("T")
 
 
-def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: bool) -> optuna.samplers.BaseSampler:
+def make_sampler(
+    strategy: Strategy, *, seed: int, number: int, conditional: bool, draw: int = 0
+) -> optuna.samplers.BaseSampler:
     """The sampler of one trial.
 
     Args:
@@ -30,6 +32,7 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
         seed: the study's seed.
         number: the trial's number.
         conditional: whether the space has conditions (TPE then models each part of it on its own).
+        draw: how many suggestions for this trial were refused before.
 
     Raises:
         UserError: the class cannot be imported or does not take these options.
@@ -40,7 +43,7 @@ def make_sampler(strategy: Strategy, *, seed: int, number: int, conditional: boo
     given = options.pop("seed", seed)
     if not isinstance(given, int):
         raise UserError(f"{strategy.name}: seed requires a whole number, got {given!r}")
-    own = zlib.crc32(f"{given}/{number}".encode())
+    own = zlib.crc32(f"{given}/{number}/{draw}".encode() if draw else f"{given}/{number}".encode())
     match strategy.name:
         case "tpe":
             if conditional:
