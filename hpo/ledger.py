@@ -202,6 +202,12 @@ class Ledger:
                     (study, post.number, post.place, post.line),
                 )
 
+    def lock(self, what: str) -> bool:
+        """Whether this connection holds a lock of this name now; it does until it is closed."""
+        with self._connected() as connection:
+            row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (what,)).fetchone()
+        return row == (True,)
+
     # -- coordinators -------------------------------------------------------------------------------------
 
     def coordinators(self, study: str) -> dict[str, Coordinator]:

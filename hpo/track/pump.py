@@ -28,6 +28,7 @@ from hpo.journal import History, lines
 from hpo.operation import MlflowSettings
 from hpo.track import TITLES, Line, Refusal, Tracker, children, tracked
 from hpo.track.trouble import Discreet, one_line, unforeseen
+from hpo.track.turns import turn
 
 _log = logging.getLogger("hpo.track.pump")
 
@@ -256,8 +257,22 @@ def main(argv: list[str]) -> int:
     tracker = tracker_of(folder, name)
     if tracker is None:
         return 0
-    with _alone(folder, name, wait=True), contextlib.closing(tracker):
-        return 0 if follow(Courier(folder, tracker), _Stdin()) else _GIVEN_UP
+    coordinator = _Stdin()
+    with _alone(folder, name, wait=True), contextlib.closing(tracker), turn(folder, tracker.address) as mine:
+        if not _await(mine, coordinator):
+            return 0  # another coordinator's pump has the same lines and carries them
+        return 0 if follow(Courier(folder, tracker), coordinator) else _GIVEN_UP
+
+
+def _await(mine: Callable[[], bool], coordinator: Coordinator) -> bool:
+    """Wait until this pump is to carry; False where another does and the coordinator has left."""
+    while True:
+        with contextlib.suppress(HpoError):  # the database is down: the coordinator says so
+            if mine():
+                return True
+        if not coordinator.present:
+            return False
+        coordinator.wait(_BATCH_SECONDS)
 
 
 # -- in the coordinator's process -----------------------------------------------------------------------
@@ -402,7 +417,13 @@ def _sync(folder: StudyFolder, name: str, from_start: bool, sleep: Callable[[flo
     tracker = tracker_of(folder, name)
     if tracker is None:
         raise UserError(f"study {folder.name!r} is not tracked by {TITLES.get(name, name)}.")
-    with _alone(folder, name, wait=False), contextlib.closing(tracker):
+    with (
+        _alone(folder, name, wait=False),
+        contextlib.closing(tracker),
+        turn(folder, tracker.address) as mine,
+    ):
+        if not mine():
+            raise UserError(f"study {folder.name!r} is being carried there already, by another of its coordinators.")
         courier = Courier(folder, tracker, from_start=from_start)
         carried = failures = 0
         while True:
