@@ -21,6 +21,7 @@ from hpo.errors import HpoError
 from hpo.folder import StudyFolder, StudyRecord, locked
 from hpo.journal import History, StudyState
 from hpo.operation import WandbSettings
+from hpo.registration import forget
 from hpo.track import Refusal, pump, words
 from hpo.track.mlflow.registry import PromotionRun
 from hpo.track.progress import optimisation_curve
@@ -292,6 +293,16 @@ def test_the_line_that_uploads_offline_runs_does_so_and_again_after_the_study_we
                 (told["progress"], told["_timestamp"]) for told in expected
             ]
     assert words.next_steps(folder) == []
+
+
+def test_of_a_deleted_study_what_was_uploaded_stays_and_is_named(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = study(studies, whole_search(), mlflow=None, wandb={**SETTINGS, "entity": "team"})
+    assert forget(folder) is None
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert forget(folder) == "at https://api.wandb.ai, project team/lr, as group lr-lr-01234"
+    assert words.wandb_page(folder, StudyRecord.read(folder)) == ["W&B: https://wandb.ai/team/lr"]
 
 
 # -- online, with a server on this machine --------------------------------------------------------------
