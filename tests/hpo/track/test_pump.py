@@ -249,8 +249,8 @@ def test_sync_beside_the_studys_own_pump_is_refused(studies: Path) -> None:
 def test_the_room_is_imported_without_any_tracker(tmp_path: Path) -> None:
     script = (
         "import sys, hpo.track, hpo.track.pump, hpo.track.mlflow.runs, hpo.track.mlflow.registry, "
-        "hpo.track.mlflow.server, hpo.track.mlflow.pages; "
-        "print([name for name in ('mlflow', 'sqlalchemy', 'pandas', 'numpy') if name in sys.modules])"
+        "hpo.track.mlflow.server, hpo.track.mlflow.pages, hpo.track.wandb.runs, hpo.track.words; "
+        "print([name for name in ('mlflow', 'wandb', 'sqlalchemy', 'pandas', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
