@@ -26,7 +26,7 @@ from hpo.folder import StudyRecord
 from hpo.journal import History, encode
 from hpo.outlook import Outlook, in_all, outlook, rates_of
 from hpo.spending import Spent
-from hpo.trials import Assignment, Direction, Elsewhere, Ended, Ending, Event, Interrupted, Progressed, Started
+from hpo.trials import Assignment, Direction, Elsewhere, Ended, Ending, Event, Interrupted, Progressed, Retired, Started
 from hpo.wording import STYLES, duration, number, parameters
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -124,9 +124,14 @@ class Scoreboard:
                     text = outcome.reason or number(value)
                 self.recent.append((trial, outcome.ending.value, text))
                 self._clear(trial)
-            case Interrupted(trial, _):
-                self.recent.append((trial, "interrupted", "to be resumed"))
+            case Interrupted(trial, _, setback):
+                ending, why = "interrupted", "to be resumed"
+                if setback is not None:
+                    ending, why = setback.ending.value, f"{setback.reason}; to be tried again"
+                self.recent.append((trial, ending, why))
                 self._clear(trial)
+            case Retired(slot):
+                self.slots.pop(slot, None)
             case Elsewhere(Started(assignment)):
                 self.parameters[assignment.number] = dict(assignment.parameters)
             case Elsewhere(Interrupted(trial, _, setback)) if setback is not None:
@@ -277,8 +282,12 @@ class PlainView:
                 state = f"{state} elsewhere" if isinstance(event, Elsewhere) else state
                 rest = ", ".join(filter(None, [f"{board.ended}/{board.trials} trials", board.left, board.cost]))
                 self.note(f"trial {trial} {state} after {duration(seconds)}: {text}; {rest}")
-            case Interrupted(trial, _):
-                self.note(f"trial {trial} set aside, to be resumed")
+            case Interrupted(trial, _, setback, divide):
+                again = f"again in {divide} parts" if divide > 1 else "again from its last checkpoint"
+                why = f"{setback.ending.value}: {setback.reason}; {again}" if setback else "set aside, to be resumed"
+                self.note(f"trial {trial} {why}")
+            case Retired(slot, reason):
+                self.note(f"slot {slot} is out of service: {reason}")
             case Elsewhere(Interrupted(trial, _, setback)) if setback is not None:
                 self.note(f"trial {trial} {setback.ending.value}: {setback.reason}")
 

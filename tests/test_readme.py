@@ -79,3 +79,13 @@ def test_each_sweep_of_a_kept_report_is_in_order(sweep: str) -> None:
         pytest.skip("a study that was run here, not a kept report")
     done = subprocess.run([HPO, "check", "--no-data", sweep], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_row_of_what_can_fail_names_tests_that_there_are() -> None:
+    _, _, section = README.partition("## What can fail, and what happens then")
+    rows = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 15
+    for row in rows:
+        files = re.findall(r"`([a-z_/]+\.py)`", row.rstrip("| ").rpartition("|")[2])
+        assert files, row
+        assert all("def test_" in (ROOT / "tests" / file).read_text() for file in files), row
