@@ -214,6 +214,11 @@ class News:
         self._best = value if better else self._best
         return better
 
+    def elsewhere(self, event: Ended) -> None:
+        """Take note of what ended at another coordinator of the study, which tells of it itself."""
+        if event.outcome.ending is Ending.COMPLETE and event.value is not None:
+            self._consider(event.value)
+
     def ended(self, event: Ended) -> None:
         """Take note of an ending, and tell of it if it is a new best. The baseline's is none."""
         if event.outcome.ending is not Ending.COMPLETE or event.value is None:

@@ -196,7 +196,7 @@ def _arriving(folder: StudyFolder, path: Path) -> StudyRecord:
     if origin.is_absolute() or ".." in origin.parts or not origin.name:
         origin = PurePath(origin.name or "sweep.yaml")
     here = Path.cwd()
-    record = dataclasses.replace(record, name=folder.name, id=uuid.uuid4().hex)
+    record = dataclasses.replace(record, name=folder.name, id=uuid.uuid4().hex, shared=None)
     return _placed(record, origin=str(here / origin), where=str(here), tracking_uri=None)
 
 

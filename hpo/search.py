@@ -228,12 +228,19 @@ class Search:
                     if number in self._running:
                         self._running[number].lost = True
                 case Progressed(number, measurement, seconds):
-                    self._seen[number], self._seconds[number] = measurement.progress, seconds
+                    self._seen[number] = measurement.progress
+                    self._spent_elsewhere(number, seconds)
                 case Interrupted(number, seconds):
-                    self._seconds[number] = seconds
-                case Ended(number):
+                    self._spent_elsewhere(number, seconds)
+                case Ended(number, _, seconds):
+                    self._spent_elsewhere(number, seconds)
                     self._elsewhere.discard(number)
                     self._ended += 1
+
+    def _spent_elsewhere(self, number: int, seconds: float) -> None:
+        if self.meter is not None:
+            self.meter.elsewhere(seconds - self._seconds.get(number, 0.0))
+        self._seconds[number] = seconds
 
     def _retell(self) -> Iterator[Event]:
         told, self._told = self._told, []

@@ -130,6 +130,7 @@ def drive(
                     view.show(event)
                     if isinstance(event, Elsewhere) and isinstance(event.event, Ended):
                         keeper.ended(event.event)
+                        news.elsewhere(event.event)
                     if isinstance(event, Ended):
                         keeper.ended(event)
                         news.ended(event)

@@ -90,6 +90,10 @@ class Meter:
     def stopped(self, slot: int) -> None:
         self._slot_seconds += self._clock() - self._busy.pop(slot)
 
+    def elsewhere(self, seconds: float) -> None:
+        """So much was spent in the slots of other coordinators of the study."""
+        self._slot_seconds += max(0.0, seconds)
+
     @property
     def spent(self) -> Spent:
         """Until now, with the trials that run."""
