@@ -173,7 +173,7 @@ def _finish(state: str, root: Path) -> None:
     console.print()
     if state == "interrupted":
         reason = summary.history.reason
-        more = " with more of it: --set budget.KEY=VALUE" if reason.startswith("its budget") else ""
+        more = " --set budget.KEY=VALUE" if reason.startswith("its budget") else ""
         line = f"Interrupted; nothing is lost. Go on with it:  hpo resume {folder.name}{where}{more}"
         console.print(line, markup=False, soft_wrap=True)
         raise typer.Exit(130 if summary.history.reason in ("Ctrl-C", "SIGTERM") else 0)
