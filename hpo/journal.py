@@ -11,8 +11,10 @@ import errno
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -130,6 +132,14 @@ class JournalError(HpoError):
             f"cannot write the study's journal: {error.strerror} ({path}). "
             "Trials were stopped; once that is mended, resume from the last checkpoints."
         )
+
+
+def steady_clock() -> Callable[[], float]:
+    """Seconds since the epoch as they are now, and from now on steadily: no clock that is set moves them."""
+    # The time that a machine sleeps counts as well, where the system tells it.
+    ticks = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+    start = time.time() - ticks()
+    return lambda: start + ticks()
 
 
 class Journal:
@@ -284,6 +294,7 @@ class History:
         self.offset = 0
         self._running_since: float | None = None
         self._last_at = 0.0
+        self.latest_at = 0.0  #: of all lines; not the last one's, where a clock was set back between two runs
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -299,6 +310,7 @@ class History:
         elif "trial" in line:
             self._trial(line)
         self._last_at = line["at"]
+        self.latest_at = max(self.latest_at, line["at"])
 
     def _trial(self, line: Mapping[str, Any]) -> None:
         number = line["trial"]

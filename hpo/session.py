@@ -16,7 +16,7 @@ from rich.console import Console
 
 from hpo.errors import HpoError
 from hpo.folder import StudyFolder, StudyRecord
-from hpo.journal import History, Journal, JournalError, StudyState
+from hpo.journal import History, Journal, JournalError, StudyState, steady_clock
 from hpo.keeping import Keeper
 from hpo.launch import Launcher
 from hpo.live import View, open_view
@@ -115,7 +115,7 @@ def drive(
         terms.notify, folder.name, terms.webhook, lambda text: console.print(text, style="yellow", markup=False)
     )
     news = News(notifier, folder, record, history)
-    with terms.journal or Journal(folder.journal, time.time) as journal:
+    with terms.journal or Journal(folder.journal, steady_clock()) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")
         journal.append(StudyState("running"))

@@ -121,6 +121,7 @@ def _check_study_run(client: Any, run: Any, history: History, record: StudyRecor
     assert run.data.tags["hpo.best_trial"] == str(best.number)
     assert run.data.tags["hpo.state"] == "finished"
     assert run.info.status == "FINISHED"
+    assert run.info.end_time >= run.info.start_time, "the study ends before it begins, in MLflow"
     for word, count in counts(history).items():
         assert run.data.metrics[f"search/trials_{word}"] == count, f"MLflow shows another number of trials {word}"
     metric = spelling.name(record.metric["name"]).replace("/", "_")

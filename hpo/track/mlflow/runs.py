@@ -134,7 +134,8 @@ class MlflowTracker:
                 self._attempt("a log", self._upload, run_id, self._folder.trial_log(trial.number))
             # KILLED draws the same red cross as FAILED; a trial that was rightly stopped has not failed.
             status = "FAILED" if trial.ending.is_failure else "FINISHED"
-            self._client.set_terminated(run_id, status, spelling.milliseconds(ended["at"]))
+            # Not before its beginning: the clock may have been set back between two runs of the study.
+            self._client.set_terminated(run_id, status, spelling.milliseconds(max(trial.started_at, ended["at"])))
         elif any(line["event"] == "interrupted" or (line["event"] == "started" and line["resumed"]) for line in lines):
             self._client.update_run(run_id, status="SCHEDULED" if trial.interrupted else "RUNNING")
 
@@ -199,7 +200,7 @@ class MlflowTracker:
             if last["state"] != "running":
                 # At step 0 the UI draws a bar with its number; later ones replace it by their time.
                 tally = counts(history).items()
-                metrics += [store.metric(f"search/trials_{word}", count, last["at"], 0) for word, count in tally]
+                metrics += [store.metric(f"search/trials_{word}", count, history.latest_at, 0) for word, count in tally]
         store.log(self._client, self._study_run, metrics, {}, tags)
         self._points, self._costs = len(points), len(costs)
         if states:
@@ -213,7 +214,8 @@ class MlflowTracker:
         if best is not None and best.number in self._trial_runs:
             path = self._folder.trial_log(best.number)
             self._attempt("a log", self._upload, self._trial_runs[best.number], path)
-        self._client.set_terminated(self._study_run, status, spelling.milliseconds(state["at"]))
+        at = max(self._record.created, state["at"])
+        self._client.set_terminated(self._study_run, status, spelling.milliseconds(at))
 
     def _trial_link(self, number: int) -> str:
         run_id = self._trial_runs.get(number)
