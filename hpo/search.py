@@ -40,6 +40,7 @@ from hpo.wording import duration
 __all__ = ["DiskFull", "RepeatedFailure", "Search", "Trials"]
 
 _POLL_SECONDS = 1.0
+_PAUSED_SECONDS = 60.0
 _HUNG_SECONDS = 300.0  # a pause of the machine or a slow disk is not yet a hang, however quick the trials
 
 
@@ -152,6 +153,7 @@ class Search:
         self._seconds = {number: trial.seconds for number, trial in self.history.trials.items()}
         self._seen = {number: trial.progress for number, trial in self.history.trials.items()}
         self._ended = len(self.history.ended)
+        self._looked = self.clock()
 
     def events(self) -> Iterator[Event]:
         """Run until enough trials have ended or `leave` says so; each event is on disk when it is yielded.
@@ -309,6 +311,10 @@ class Search:
         """End trials that have measured nothing for far longer than any has needed."""
         if self.policy.hung_after is None:
             return
+        paused, self._looked = self.clock() - self._looked, self.clock()
+        if paused > _PAUSED_SECONDS:  # this process or the machine stood still, and the trials perhaps with it
+            for running in self._running.values():
+                running.since += paused
         for number, running in self._running.items():
             silent, expected = self.clock() - running.since, self._pace.expected(running.gap)
             if expected and silent > max(_HUNG_SECONDS, self.policy.hung_after * expected):

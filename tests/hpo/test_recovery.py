@@ -273,6 +273,20 @@ def _ending(launcher: Scripted) -> Callable[[float | None], Iterator[Happening]]
     return ending
 
 
+def test_a_machine_that_stood_still_is_no_hang(play: Callable[..., Play]) -> None:
+    def script(job: Job, slot: int) -> Outcome | str:
+        clock = search.launcher.clock
+        if job.number == 1 and clock[0] < 1000:
+            clock[0] += 1000.0  # asleep
+            return "silent"
+        return FINE
+
+    search = play(script, trials=2)
+    list(search.events())
+    assert not search.launcher.ended
+    assert search.history.trials[1].ending is Ending.COMPLETE
+
+
 def test_without_anything_known_of_its_pace_nothing_hangs(play: Callable[..., Play]) -> None:
     search = play(lambda job, slot: "silent" if search.launcher.clock[0] < 5000 else FINE, trials=1)
     list(search.events())
