@@ -30,7 +30,9 @@ def join(name: str, address: str, studies: Path, sweep: Path | None = None) -> t
     """
     found = _find(name, address)
     here = StudyFolder(studies / name)
-    if here.exists and StudyRecord.read(here).id == found.id:
+    if here.exists and (record := StudyRecord.read(here)).id == found.id:
+        shared = {**(record.shared or {"place": new_place()}), "address": address}  # the database may have moved
+        dataclasses.replace(record, shared=shared).write(here)
         return reopen(here, None), here
     folder = new_study(studies, name)
     record = _arriving(found, address, sweep)

@@ -280,8 +280,8 @@ def _connect(address: str) -> psycopg.Connection[Any]:
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{_HELD_SECONDS}s'".encode())
-    connection.execute(f"SET lock_timeout = '{2 * _HELD_SECONDS}s'".encode())
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{1000 * _HELD_SECONDS:.0f}ms'".encode())
+    connection.execute(f"SET lock_timeout = '{2000 * _HELD_SECONDS:.0f}ms'".encode())
     return connection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,8 +20,8 @@ from hpo.folder import StudyFolder, StudyRecord
 from hpo.joining import join
 from hpo.journal import History, JournalError, StudyState, lines
 from hpo.launch.inline import Inline
-from hpo.ledger import Ledger
-from hpo.membership import enter, remove
+from hpo.ledger import Entry, Ledger, Post, Unreachable
+from hpo.membership import enter, refresh, remove
 from hpo.plan import Plan
 from hpo.run import create
 from hpo.search import Search
@@ -300,6 +301,47 @@ def test_lines_of_one_coordinator_alone_stay_here(begin: Begin) -> None:
     two.finish()
     assert one.history.state == "running"
     assert two.history.state == "new"
+
+
+def test_joining_again_goes_on_here_with_the_address_given(begin: Begin, sweep: Path, server: Server) -> None:
+    one = begin()
+    one.leave()
+    address = server.address.replace("127.0.0.1", "localhost")
+    _, folder = join(sweep.stem, address, one.folder.root.parent)
+    assert folder == one.folder
+    assert StudyRecord.read(folder).shared == {"address": address, "place": one.journal.place}
+
+
+def test_what_is_known_here_is_shown_where_the_database_is_down(begin: Begin) -> None:
+    one = begin()
+    one.until(Ended)
+    one.close()
+    record = StudyRecord.read(one.folder)
+    dead = {**(record.shared or {}), "address": "postgresql://hpo@127.0.0.1:1/postgres"}
+    dataclasses.replace(record, shared=dead).write(one.folder)
+    assert "does not answer: Connection refused. This is what is known here." in refresh(one.folder)
+    record.write(one.folder)
+    assert refresh(one.folder) == ""
+
+
+def test_who_freezes_while_it_holds_a_study_lets_go_of_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.ledger._HELD_SECONDS", 0.5)
+    frozen, other = Ledger(server.address), Ledger(server.address)
+    study = frozen.add(Entry("frozen", "frozen", {})).id
+
+    def hold() -> None:
+        with frozen.held(study):
+            frozen.append(study, [Post(1, "frozen", "{}")])
+            with other.held(study):  # waits until the server has thrown the first out
+                assert other.read(study, 0) == []
+                other.append(study, [Post(1, "other", "{}")])
+            frozen.append(study, [Post(2, "frozen", "{}")])
+
+    with pytest.raises(Unreachable):
+        hold()
+    assert [post.place for post in other.read(study, 0)] == ["other"]
+    frozen.close()
+    other.close()
 
 
 def test_a_name_in_use_is_refused(begin: Begin, sweep: Path) -> None:
