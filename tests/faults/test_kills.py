@@ -64,7 +64,8 @@ class Executioner:
             await_true(lambda: self._written() >= target or process.poll() is not None, 60)
             time.sleep(self._random.uniform(0, 0.06))
         family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        assert process.poll() is None, f"it ended by itself before it was killed, with {process.returncode}"
+        said = self._commands.said
+        assert process.poll() is None, f"it ended by itself, with {process.returncode}: {said.read_text()[-2000:]}"
         process.kill()
         process.wait()
         self.kills += 1
