@@ -36,7 +36,8 @@ class Server:
         self._data = self.root / "data"
         self._as: dict[str, int] = {}
         if os.geteuid() == 0:
-            account = pwd.getpwnam("postgres")
+            names = {entry.pw_name: entry for entry in pwd.getpwall()}
+            account = names.get("postgres") or names["nobody"]
             self._as = {"user": account.pw_uid, "group": account.pw_gid}
             os.chown(self.root, account.pw_uid, account.pw_gid)
         with socket.socket() as probe:
