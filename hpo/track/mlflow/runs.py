@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ _TAG_CHARACTERS = 8000
 
 _OPTUNA = {Ending.COMPLETE: "COMPLETE", Ending.STOPPED: "PRUNED"}
 _STUDY_STATUS = {"running": "RUNNING", "finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+class _Doubled(Exception):
+    """To be put right by opening the study's copy again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Runs of a study: a server that hangs may make one that it was asked for later, beside the one asked for anew."""
+
+    kept: list[Any] = field(default_factory=list)
+    doubles: list[Any] = field(default_factory=list)
 
 
 class MlflowTracker:
@@ -61,18 +74,35 @@ class MlflowTracker:
         self._experiment_id = store.ensure_experiment(self._client, self._uri, name, self._experiment_tags())
         self._study_run, self._trial_runs, self._points, self._costs = "", {}, 0, 0
         known: Mapping[str, str] = {}
-        for run in store.runs_of(self._client, self._experiment_id, self._record.id):
-            kind = run.data.tags.get("kind")
-            if kind == "trial":
-                self._trial_runs.setdefault(int(run.data.tags["hpo.trial"]), run.info.run_id)
-            elif kind == "study" and not self._study_run:
+        found = self._first_of_each(memory.get("run_id"))
+        for run in found.kept:
+            if run.data.tags.get("kind") == "trial":
+                self._trial_runs[int(run.data.tags["hpo.trial"])] = run.info.run_id
+            else:
                 self._study_run, known = run.info.run_id, run.data.params
                 self._promoted = store.promoted(run.data.tags.get(store.NOTE, ""))
-        whole = memory.get("run_id", self._study_run) == self._study_run
+        for run in found.doubles:
+            self._client.delete_run(run.info.run_id)
+        # What was written to a double is missing from the run that stays.
+        whole = memory.get("run_id", self._study_run) == self._study_run and not found.doubles
         if not self._study_run:
             self._study_run = self._create(self._record.name, self._record.created, {"kind": "study"})
         self._describe(known)
         return whole
+
+    def _first_of_each(self, study_run: str | None) -> _Found:
+        """The study's run and its trials', each once; of several of the study, the one that trials were made below."""
+        found = _Found()
+        runs = list(store.runs_of(self._client, self._experiment_id, self._record.id))
+        seen: set[str] = set()
+        for run in sorted(runs, key=lambda run: run.info.run_id != study_run):
+            kind = run.data.tags.get("kind")
+            if kind not in ("study", "trial"):
+                continue
+            name = f"{kind} {run.data.tags.get('hpo.trial', '')}"
+            (found.doubles if name in seen else found.kept).append(run)
+            seen.add(name)
+        return found
 
     def write(self, lines: Sequence[Line], history: History) -> None:
         by_trial: dict[int, list[Line]] = {}
@@ -86,6 +116,8 @@ class MlflowTracker:
             self._write_trial(history.trials[number], own)
         if states or any(line["event"] == "ended" for line in lines):
             self._write_study(states, history)
+        if states and states[-1]["state"] != "running" and self._first_of_each(self._study_run).doubles:
+            raise _Doubled("runs are there twice: a call that was given up was carried out after all")
 
     def settle(self, history: History) -> None:
         if history.state != "running":

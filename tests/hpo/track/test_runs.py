@@ -302,3 +302,38 @@ def test_an_experiment_in_the_bin_is_taken_out_again(studies: Path, client: Any,
     client.delete_experiment(client.get_experiment_by_name("lr").experiment_id)
     carry(study(studies, [started(0)], "other"), tracker)
     assert client.get_experiment_by_name("lr").lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("answered", ["first", "second"])
+def test_a_run_that_a_hanging_server_made_twice_is_there_once_in_the_end(
+    studies: Path, client: Any, tracker: Make, monkeypatch: pytest.MonkeyPatch, answered: str
+) -> None:
+    events = whole_search()
+    folder = study(studies, events)
+    create = type(client).create_run
+
+    def create_twice(self: Any, *arguments: Any, **named: Any) -> Any:
+        runs = [create(self, *arguments, **named) for _ in range(2)]
+        return runs[0] if answered == "first" else runs[1]
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(type(client), "create_run", create_twice)
+        courier = Courier(folder, tracker(folder))
+        with pytest.raises(Exception, match="runs are there twice"):
+            courier.carry()
+    assert courier.carry() == len(events)
+    found = [run["name"] for run in contents(client).values() if "name" in run]
+    assert sorted(found) == ["lr", *(f"trial-{number:04d}" for number in range(6))]
+    carry(folder, tracker, from_start=True)
+    before = contents(client)
+    alone = study(studies, events, "alone")
+    carry(alone, tracker)
+    metrics = {
+        run["name"]: run["metrics"]
+        for run in contents(client).values()
+        if run.get("tags", {}).get("hpo.study") == "alone"
+    }
+    again = {run["name"]: run["metrics"] for run in before.values() if "name" in run}
+    assert {name: metrics[name] for name in metrics if name != "alone"} == {
+        name: again[name] for name in again if name != "lr"
+    }
