@@ -27,6 +27,7 @@ from hpo.run import create
 from hpo.search import Search
 from hpo.sharing import SharedJournal
 from hpo.study import Study
+from hpo.track.turns import turn
 from hpo.trials import Ended, Ending, Event, Interrupted, Progressed, Started
 
 TESTS = Path(__file__).parents[1]
@@ -342,6 +343,18 @@ def test_who_freezes_while_it_holds_a_study_lets_go_of_it(server: Server, monkey
     assert [post.place for post in other.read(study, 0)] == ["other"]
     frozen.close()
     other.close()
+
+
+def test_one_coordinator_at_a_time_carries_a_study_to_a_tracker(begin: Begin) -> None:
+    one, two = begin(), begin()
+    server_ = "http://mlflow.example.org"
+    with turn(one.folder, server_) as ones:
+        assert ones()
+        with turn(two.folder, server_) as twos, turn(two.folder, "sqlite:////own/mlflow.db") as own:
+            assert not twos()
+            assert own()
+    with turn(two.folder, server_) as twos:
+        assert twos()
 
 
 def test_a_name_in_use_is_refused(begin: Begin, sweep: Path) -> None:
