@@ -259,7 +259,8 @@ def main(argv: list[str]) -> int:
         return 0
     coordinator = _Stdin()
     with _alone(folder, name, wait=True), contextlib.closing(tracker), turn(folder, tracker.address) as mine:
-        if not _await(mine, coordinator):
+        coordinator.wait(0)
+        if (not coordinator.present and is_locked(folder)) or not _await(mine, coordinator):
             return 0  # another coordinator's pump has the same lines and carries them
         return 0 if follow(Courier(folder, tracker), coordinator) else _GIVEN_UP
 

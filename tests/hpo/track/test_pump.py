@@ -13,6 +13,7 @@ import pytest
 from recorded import append, by_name, contents, ended, measured, started, study, whole_search
 
 from hpo.errors import HpoError, UserError
+from hpo.folder import locked
 from hpo.journal import History, StudyState
 from hpo.track import Line, pump
 from hpo.track.pump import Courier, Pump, follow, read_cursor, sync
@@ -225,6 +226,30 @@ os.kill(os.getpid(), signal.SIGKILL)
     psutil.wait_procs([psutil.Process(int(done.stdout))] if psutil.pid_exists(int(done.stdout)) else [], timeout=60)
     assert by_name(client, "trial-0000").info.status == "SCHEDULED"
     assert "the coordinator died" in by_name(client, "lr").data.tags["hpo.state"]
+
+
+def test_a_pump_that_outlives_its_coordinator_leaves_the_study_to_the_next_ones(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that is killed and resumed again and again must not leave a queue of pumps behind."""
+    folder, tracker = study(studies, numbered(3)), Notebook()
+    monkeypatch.setattr(Notebook, "close", lambda self: None, raising=False)
+    monkeypatch.setattr(pump, "tracker_of", lambda folder, name: tracker)
+    monkeypatch.setattr(os, "nice", lambda increment: 0)
+    read, write = os.pipe()
+    os.close(write)
+    before = os.dup(0)
+    try:
+        os.dup2(read, 0)
+        with locked(folder):
+            assert pump.main([str(folder.root), "mlflow"]) == 0
+            assert tracker.lines == []
+        assert pump.main([str(folder.root), "mlflow"]) == 0
+        assert len(tracker.lines) == 3
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(read)
 
 
 def test_sync_says_in_one_line_that_the_server_cannot_be_reached(studies: Path) -> None:
