@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psycopg
 
 USER = "hpo"
 
@@ -57,19 +61,34 @@ class Server:
         )  # type: ignore[call-overload]
 
     def start(self) -> None:
-        options = f"-p {self.port} -k {self.root} -h 127.0.0.1 -c fsync=off -c max_connections=60"
-        log = str(self.root / "log")
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-l", log, "-o", options, "start")
+        """Start it as a child that dies with this process, however that ends; return once it answers."""
+        assert self._bin is not None
+        command = [self._bin / "postgres", "-D", self._data, "-p", str(self.port), "-k", self.root, "-h", "127.0.0.1"]
+        with (self.root / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*map(str, command), "-c", "fsync=off", "-c", "max_connections=60"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root, preexec_fn=_die_with_parent, **self._as,
+            )  # type: ignore[call-overload]  # fmt: skip
+        until = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.address, connect_timeout=5).close()
+                return
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, (self.root / "log").read_text()
+                assert time.monotonic() < until, (self.root / "log").read_text()
+                time.sleep(0.05)
 
-    def stop(self, how: str = "immediate") -> None:
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", how, "stop")
+    def stop(self) -> None:
+        """As a crash would: at once, and whoever is connected finds out."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(30)
 
     def close(self) -> None:
-        process = self._data / "postmaster.pid"
-        if process.exists():
-            number = int(process.read_text().split()[0])
-            os.kill(number, signal.SIGQUIT)
-            until = time.monotonic() + 10
-            while process.exists() and time.monotonic() < until:
-                time.sleep(0.05)
+        self.stop()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG

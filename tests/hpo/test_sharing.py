@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from hpo.errors import UserError
@@ -553,6 +554,18 @@ def test_an_address_that_does_not_work_is_one_clear_line(server: Server, change:
     with pytest.raises(Exception, match=said) as raised:
         Ledger(server.address.replace(*change)).find("x")
     assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_or_lacking_password_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = 'connection failed: connection to server at "10.0.0.1", port 5432 failed: '
+    for words in ('FATAL:  password authentication failed for user "me"', "fe_sendauth: no password supplied"):
+
+        def refuse(*_: object, words: str = words, **__: object) -> None:
+            raise psycopg.OperationalError(f"{said}{words}\n")
+
+        monkeypatch.setattr("psycopg.connect", refuse)
+        with pytest.raises(UserError, match=r"refuses: .*password.*\. Set PGPASSWORD, or use ~/\.pgpass\."):
+            Ledger("postgresql://me@10.0.0.1/db").find("x")
 
 
 def test_a_missing_package_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
