@@ -7,17 +7,20 @@ middle, and a store of Optuna's that a power cut has taken further back (it is n
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oracles import check_optuna, check_same
 
 from hpo.folder import StudyFolder
-from hpo.journal import History, Journal
+from hpo.journal import History, Journal, JournalError
 from hpo.launch.inline import Inline
 from hpo.plan import Plan
 from hpo.search import Search
@@ -128,6 +131,43 @@ def test_a_write_that_a_death_tore_apart_changes_nothing(
     planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path
 ) -> None:
     _go_on(planned, whole, _torn(whole[1])[::23], tmp_path)
+
+
+@pytest.mark.parametrize("call", [3, 24, 50])
+def test_a_journal_that_takes_half_a_line_stops_the_study_and_loses_nothing(
+    planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path, call: int
+) -> None:
+    write, calls = os.write, itertools.count(1)
+
+    def half(descriptor: int, data: bytes) -> int:
+        return write(descriptor, data[: len(data) // 2] if next(calls) == call else data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", half)
+        _stops(planned, tmp_path)
+    check_same(_searched(planned, StudyFolder(tmp_path), _TRIALS), History.read(whole[0].journal))
+
+
+@pytest.mark.parametrize("call", [2, 31, 90])
+def test_a_store_of_optunas_that_takes_nothing_more_stops_the_study_and_loses_nothing(
+    planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path, call: int
+) -> None:
+    open_, calls = Path.open, itertools.count(1)
+
+    def full(path: Path, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        if path.name == "optuna.jsonl" and mode == "a" and next(calls) == call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_(path, mode, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        _stops(planned, tmp_path)
+    check_same(_searched(planned, StudyFolder(tmp_path), _TRIALS), History.read(whole[0].journal))
+
+
+def _stops(planned: Plan, root: Path) -> None:
+    with pytest.raises(JournalError, match=r"No space left on device .*resume from the last checkpoints"):
+        _searched(planned, StudyFolder(root), _TRIALS)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """A disk that fills up in the middle of a study, is freed, and the study resumed: in the end nothing shows of it.
 
-A real one (a small tmpfs, for which one must be root), and each write of the coordinator failing in turn.
+On a real one, a small tmpfs, for which one must be root. Each record refusing a line is in test_every_instant.py.
 The long form: `python -m pytest tests/faults/test_full_disk.py -m slow -n 0`.
 """
 
