@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 _DRAWS = 10
 _UNIFORM_DRAWS = 100
+_ABSENT = -1e9
 
 Space = Mapping[str, BaseDistribution]
 
@@ -86,9 +87,7 @@ def fitted(trial: FrozenTrial) -> bool:
 
 def expectation(trials: Sequence[FrozenTrial], space: Space) -> Callable[[Mapping[str, Any]], bool]:
     """Whether values of `space` are expected to fit, from trials that did or did not."""
-    known = [
-        t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and space.keys() <= t.params.keys()
-    ]
+    known = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     labels = [fitted(trial) for trial in known]
     if all(labels) or not any(labels):
         return lambda values: True
@@ -99,11 +98,16 @@ def expectation(trials: Sequence[FrozenTrial], space: Space) -> Callable[[Mappin
 
 
 def _row(values: Mapping[str, Any], space: Space) -> list[float]:
-    """Values as numbers in the order of the space: logarithms where it is a log range, a column a choice."""
+    """Values as numbers in the order of the space: logarithms where it is a log range, a column a choice.
+
+    Of a conditional space a trial has some; what it has not is a number that no other value has.
+    """
     row: list[float] = []
     for name, distribution in space.items():
         if isinstance(distribution, CategoricalDistribution):
-            row += [float(values[name] == choice) for choice in distribution.choices]
+            row += [float(name in values and values[name] == choice) for choice in distribution.choices]
+        elif name not in values:
+            row.append(_ABSENT)
         else:
             log = getattr(distribution, "log", False)
             row.append(math.log(values[name]) if log else float(values[name]))

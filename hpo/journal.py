@@ -7,6 +7,7 @@ store decides and trackers show; this record is the truth both are brought up to
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -167,11 +168,12 @@ class Journal:
         end = os.fstat(descriptor).st_size
         try:
             if os.write(descriptor, data) < len(data):
-                # A disk that is nearly full takes a part of a line. What follows must not be glued to it.
-                os.ftruncate(descriptor, end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         except OSError as error:
+            # A disk that is nearly full takes a part of a line. What follows must not be glued to it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, end)
             raise JournalError.of(self._path, error) from error
 
     def close(self) -> None:
@@ -264,6 +266,7 @@ class TrialRecord:
     interrupted: bool = False
     length: int | None = None
     setbacks: list[Outcome] = field(default_factory=list)
+    losses: int = 0  #: how often it was killed or hung since it last came further
     divide: int = 1
     place: str = ""
     set_back: bool = False
@@ -337,7 +340,7 @@ class History:
                 metrics = {name: float(value) for name, value in line["metrics"].items()}
                 trial.measurements.append(Measurement(line["progress"], metrics))
                 trial.measured_at.append(line["at"])
-                trial.seconds, trial.length = line["seconds"], line["length"]
+                trial.seconds, trial.length, trial.losses = line["seconds"], line["length"], 0
             case "ended":
                 trial = self.trials[number]
                 trial.ending = Ending(line["ending"])
@@ -349,6 +352,7 @@ class History:
                 trial.set_back = "setback" in line
                 if trial.set_back:
                     trial.setbacks.append(Outcome(Ending(line["setback"]), line["reason"]))
+                    trial.losses += trial.setbacks[-1].ending in (Ending.KILLED, Ending.HUNG)
                     trial.divide = line["divide"]
 
     def _study(self, line: Mapping[str, Any]) -> None:

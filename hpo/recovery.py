@@ -5,6 +5,7 @@ Decides from endings alone; knows no process, no clock and no file. The policy i
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -13,8 +14,8 @@ from hpo.journal import History
 from hpo.operation import OnFailure
 from hpo.trials import Ending, Outcome
 
-_LOST = (Ending.KILLED, Ending.HUNG)
-_UNWELL = (*_LOST, Ending.FAILED)
+_UNWELL = (Ending.KILLED, Ending.HUNG, Ending.FAILED)
+_PATHS = re.compile(r"0x[0-9a-fA-F]+|(?<![\w.])/[^\s'\":,;)]+")
 _LARGEST_DIVISION = 1024
 
 
@@ -37,28 +38,33 @@ class Retries:
     Attributes:
         policy: of the sweep.
         divides: whether the objective can do forward passes in parts.
-        lost: how often each trial was killed or hung so far, by its number.
+        lost: how often each trial was killed or hung since it last came further, by its number.
+        hung: how often each was taken for hung in all.
     """
 
     policy: OnFailure
     divides: bool
     lost: dict[int, int]
+    hung: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, policy: OnFailure, history: History, *, divides: bool) -> Retries:
-        lost = {
-            number: sum(setback.ending in _LOST for setback in trial.setbacks)
+        lost = {number: trial.losses for number, trial in history.trials.items()}
+        hung = {
+            number: sum(setback.ending is Ending.HUNG for setback in trial.setbacks)
             for number, trial in history.trials.items()
         }
-        return cls(policy, divides, lost)
+        return cls(policy, divides, lost, hung)
 
     def after(self, number: int, outcome: Outcome, divide: int, *, divisible: bool) -> Retry | None:
         """The next try of a trial that ended so, or None where that is its ending."""
         if outcome.ending is Ending.OUT_OF_MEMORY:
             further = self.policy.out_of_memory == "divide" and self.divides and divisible
             return Retry(0.0, 2 * divide) if further and divide < _LARGEST_DIVISION else None
-        if outcome.ending not in _LOST:
+        if outcome.ending not in (Ending.KILLED, Ending.HUNG):
             return None
+        if outcome.ending is Ending.HUNG:
+            self.hung[number] = self.hung.get(number, 0) + 1
         before = self.lost.get(number, 0)
         if before >= self.policy.retries:
             return None
@@ -76,6 +82,8 @@ class Slots:
 
     def ended(self, slot: int, outcome: Outcome) -> str | None:
         """Why this slot is to be taken out of service, now that a trial in it ended so; or None."""
+        if outcome.ending is Ending.OUT_OF_MEMORY:
+            return None  # the configuration's doing or the slot's: it speaks neither for nor against it
         if outcome.ending not in _UNWELL:
             self.in_a_row[slot] = 0
             self.others_fine |= {other for other, count in self.in_a_row.items() if other != slot and count}
@@ -109,11 +117,14 @@ class Alike:
         Raises:
             RepeatedFailure: as many trials in a row as the policy allows failed alike.
         """
+        if outcome.ending is Ending.OUT_OF_MEMORY:
+            return None
         if outcome.ending not in _UNWELL:
             self.reasons = []
             return None
-        alike = [(reason, where) for reason, where in self.reasons if reason == outcome.reason]
-        self.reasons = [*alike, (outcome.reason, slot)]
+        said = outcome.ending.value if outcome.ending is Ending.HUNG else _PATHS.sub("...", outcome.reason)
+        alike = [(reason, where) for reason, where in self.reasons if reason == said]
+        self.reasons = [*alike, (said, slot)]
         if len(self.reasons) < self.limit:
             return None
         if elsewhere and {where for _, where in self.reasons} == {slot}:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Protocol
 
 from hpo.errors import HpoError
@@ -35,13 +34,12 @@ from hpo.trials import (
     Started,
     rung_tokens,
 )  # fmt: skip
+from hpo.watching import Watch
 from hpo.wording import duration
 
 __all__ = ["DiskFull", "RepeatedFailure", "Search", "Trials"]
 
 _POLL_SECONDS = 1.0
-_PAUSED_SECONDS = 60.0
-_HUNG_SECONDS = 300.0  # a pause of the machine or a slow disk is not yet a hang, however quick the trials
 
 
 class Trials(Protocol):
@@ -69,17 +67,13 @@ class DiskFull(HpoError):
 
 @dataclass(slots=True)
 class _Running:
-    """A trial in a slot. `verdict` is set once it was told to stop; None then means: set aside, to be resumed.
-
-    `since` is when it was last heard of, `gap` the most tokens between two measurements, where known.
-    """
+    """A trial in a slot. `verdict` is set once it was told to stop; None then means: set aside, to be resumed."""
 
     assignment: Assignment
     slot: int
     earlier_seconds: float
     seen: int
-    since: float
-    gap: int | None = None
+    started: float
     told: bool = False
     verdict: Outcome | None = None
     lost: bool = False  # another coordinator has taken it over: what it does here no longer counts
@@ -91,22 +85,6 @@ class _Waiting:
 
     assignment: Assignment
     due: float = 0.0
-
-
-@dataclass
-class _Pace:
-    """The slowest that this run has seen: seconds for a token, and between two measurements."""
-
-    per_token: float = 0.0
-    between: float = 0.0
-
-    def learn(self, seconds: float, tokens: int) -> None:
-        self.per_token = max(self.per_token, seconds / max(1, tokens))
-        self.between = max(self.between, seconds)
-
-    def expected(self, gap: int | None) -> float:
-        """Seconds until a trial should have measured; 0 where nothing is known yet."""
-        return self.between if gap is None else self.per_token * gap
 
 
 @dataclass
@@ -141,7 +119,6 @@ class Search:
     _seen: dict[int, int] = field(default_factory=dict)
     _elsewhere: set[int] = field(default_factory=set)
     _told: list[Elsewhere] = field(default_factory=list)
-    _pace: _Pace = field(default_factory=_Pace)
 
     def __post_init__(self) -> None:
         self._retries = Retries.of(self.policy, self.history, divides=self.divides)
@@ -153,7 +130,7 @@ class Search:
         self._seconds = {number: trial.seconds for number, trial in self.history.trials.items()}
         self._seen = {number: trial.progress for number, trial in self.history.trials.items()}
         self._ended = len(self.history.ended)
-        self._looked = self.clock()
+        self._watch = Watch(self.policy.hung_after, self.clock)
 
     def events(self) -> Iterator[Event]:
         """Run until enough trials have ended or `leave` says so; each event is on disk when it is yielded.
@@ -253,7 +230,7 @@ class Search:
         if not self._running:
             time.sleep(pause)  # a launcher without a job may have nothing to wait for
             return
-        yield from self.launcher.wait(pause if self._idle else _POLL_SECONDS)
+        yield from self.launcher.wait(pause if self._idle and not self.leave() else _POLL_SECONDS)
 
     @property
     def _idle(self) -> bool:
@@ -265,6 +242,7 @@ class Search:
         self._running[number] = _Running(
             assignment, slot, self._seconds.get(number, 0.0), self._seen.get(number, 0), self.clock()
         )
+        self._watch.started(number, self._retries.hung.get(number, 0))
         if self.meter is not None:
             self.meter.started(slot)
         directory, log = self.folder.trial(number), self.folder.trial_log(number)
@@ -273,9 +251,8 @@ class Search:
         )
 
     def _begun(self, number: int, length: int | None) -> None:
-        running = self._running[number]
-        rungs = [] if length is None else rung_tokens(running.assignment.rungs, length)
-        running.gap = max((after - before for before, after in pairwise([0, *rungs])), default=None)
+        rungs = [] if length is None else rung_tokens(self._running[number].assignment.rungs, length)
+        self._watch.begun(number, rungs, length)
 
     def _measured(self, report: Report) -> Progressed | None:
         """Record a measurement, decide, answer. A resumed trial may measure again what the record has."""
@@ -291,16 +268,14 @@ class Search:
     def _judged(self, report: Report, running: _Running) -> Progressed | None:
         event: Progressed | None = None
         now = self.clock()
+        self._watch.measured(report.number, max(0, report.measurement.progress - running.seen))
         if report.measurement.progress > running.seen:
-            self._pace.learn(now - running.since, report.measurement.progress - running.seen)
+            self._retries.lost.pop(report.number, None)  # it came further
             running.seen = self._seen[report.number] = report.measurement.progress
             seconds = self._seconds[report.number] = running.earlier_seconds + report.seconds
             event = Progressed(report.number, report.measurement, seconds, report.length)
             self.journal.append(event)
-            held = self.clock() - now  # a shared journal may have to be waited for, and the trials waited too
-            for other in self._running.values():
-                other.since += held
-        running.since = self.clock()
+            self._watch.held(self.clock() - now)  # a shared journal may have to be waited for, and the trials wait too
         verdict = self.study.report(running.assignment, report.measurement, final=report.final)
         if verdict is not None or (self.leave() and not report.final):
             running.told, running.verdict = True, verdict
@@ -309,25 +284,21 @@ class Search:
 
     def _end_hung(self) -> None:
         """End trials that have measured nothing for far longer than any has needed."""
-        if self.policy.hung_after is None:
-            return
-        paused, self._looked = self.clock() - self._looked, self.clock()
-        if paused > _PAUSED_SECONDS:  # this process or the machine stood still, and the trials perhaps with it
-            for running in self._running.values():
-                running.since += paused
-        for number, running in self._running.items():
-            silent, expected = self.clock() - running.since, self._pace.expected(running.gap)
-            if expected and silent > max(_HUNG_SECONDS, self.policy.hung_after * expected):
-                log = self.folder.trial_log(number)
-                reason = f"no measurement for {duration(silent)}; where it hung is at the end of {log}"
-                self.launcher.end(number, Outcome(Ending.HUNG, reason))
-                running.since = self.clock()
+        for number, silent in list(self._watch.overdue()):
+            log = self.folder.trial_log(number)
+            reason = f"no measurement for {duration(silent)}; where it hung is at the end of {log}"
+            self.launcher.end(number, Outcome(Ending.HUNG, reason))
+            self._watch.measured(number, 0)  # it is ended once
 
     def _finished(self, finished: Finished) -> Iterator[Event]:
         running = self._running.pop(finished.number)
+        self._watch.ended(finished.number)
         if self.meter is not None:
             self.meter.stopped(running.slot)
-        number, seconds = finished.number, running.earlier_seconds + finished.seconds
+        number, here = finished.number, finished.seconds
+        if finished.outcome.ending in (Ending.KILLED, Ending.HUNG):
+            here = max(here, self.clock() - running.started)  # it could not say how long it took
+        seconds = running.earlier_seconds + here
         self._seconds[number] = seconds
         if not running.lost:
             try:
@@ -343,11 +314,11 @@ class Search:
         if running.told and running.verdict is None and outcome.ending is Ending.COMPLETE:
             yield self._set_aside(Interrupted(number, seconds, None, running.assignment.divide))
             return
-        if finished.disk_full:
+        if finished.disk_full and running.verdict is None:
             yield self._set_aside(Interrupted(number, seconds, outcome, running.assignment.divide))
             raise DiskFull(
-                f"a trial could not write to its folder: {outcome.reason} ({self.folder.trial(number)}). Trials were "
-                "stopped; once there is room, resume from the last checkpoints."
+                f"trial {number} could not write: {outcome.reason}. Trials were stopped; once there is room, resume "
+                "from the last checkpoints."
             )
         divide = running.assignment.divide
         retry = self._retries.after(number, outcome, divide, divisible=finished.divisible)

@@ -118,8 +118,8 @@ def drive(
     with terms.journal or Journal(folder.journal, steady_clock()) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")
-        journal.append(StudyState("running"))
         try:
+            journal.append(StudyState("running"))
             with Interrupt() as interrupt:
                 leaving = _Leaving(interrupt, terms.seconds, meter, view)
                 journal.attend(leaving, view.note)

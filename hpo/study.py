@@ -136,7 +136,6 @@ class Study:
             Store(folder.optuna).keep(self._whole(history))
             self._study = self._open(folder, pruner)
             self._reconcile(history)
-        self._orphans = self._unrecorded(history)
         self._asked = len(history.trials)
 
     def _open(self, folder: StudyFolder, pruner: optuna.pruners.BasePruner) -> optuna.Study:
@@ -190,12 +189,9 @@ class Study:
                 return self._prior.shown_to(sampler, strategy)
 
             self._study.sampler = Avoiding(make) if self._has_overflown else make(0)
-            if self._orphans:
-                trial = self._orphans.pop(0)
-            else:
-                if (known := self._known(number)) is not None:
-                    self._study.enqueue_trial(dict(known))
-                trial = self._study.ask()
+            if (known := self._known(number)) is not None:
+                self._study.enqueue_trial(dict(known))
+            trial = self._study.ask()
             assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
             parameters = self._plan.space.fill(lambda parameter: _suggest(trial, parameter))
         self._asked += 1
@@ -239,6 +235,7 @@ class Study:
             curve.append(measurement)
         elif measurement.progress < curve[-1].progress or number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
+        self._unanswered.discard(number)
         if not math.isfinite(value):
             return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
         trial = self._live[number]
@@ -337,16 +334,6 @@ class Study:
             params=parameters,
             distributions={name: _distribution(dimensions[name]) for name in parameters},
         )
-
-    def _unrecorded(self, history: History) -> list[Trial]:
-        """Trials Optuna has begun and the record never heard of: the next asks take them up."""
-        frozen = [t for t in self._study.get_trials(deepcopy=False) if t.number not in history.trials]
-        orphans: list[Trial] = []
-        for trial in frozen:
-            if trial.state is TrialState.WAITING:
-                self._study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING)
-            orphans.append(Trial(self._study, trial._trial_id))
-        return orphans
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ def train(
         try:
             yield state.measurement
         except GeneratorExit:
+            run.set_generators(generators)
             if not saved:
                 run.save(directory, state, identity)
             raise

@@ -68,7 +68,10 @@ class Server:
         if not data:
             return False
         while not data.endswith(b"\n"):
-            data += self._control.recv(1 << 20)
+            more = self._control.recv(1 << 20)
+            if not more:
+                return False
+            data += more
         task = json.loads(data)
         pid = os.fork()
         if pid == 0:

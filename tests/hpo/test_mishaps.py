@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
 
+from hpo.avoidance import expectation
 from hpo.errors import HpoError
 from hpo.folder import StudyFolder
 from hpo.journal import History, Journal
@@ -248,3 +251,23 @@ def test_what_does_not_fit_whole_is_trained_in_parts(place: Path, slots: Callabl
 def test_on_failure_is_read_from_the_sweep(place: Path) -> None:
     path = place / "sweep.yaml"
     assert plan(path.read_text(), path).sweep.on_failure == OnFailure(out_of_memory="end")
+
+
+def test_in_a_conditional_space_too_what_does_not_fit_is_expected_not_to() -> None:
+    space: dict[str, BaseDistribution] = {
+        "tuning": CategoricalDistribution(["full", "lora"]),
+        "batch_size": IntDistribution(1, 512, log=True),
+        "rank": IntDistribution(1, 64),
+    }
+    trials = []
+    for number in range(24):
+        size, lora = 2 ** (number % 8), number % 2
+        values: dict[str, object] = {"tuning": "lora", "rank": 8} if lora else {"tuning": "full"}
+        values["batch_size"] = size
+        chosen = {name: space[name] for name in values}
+        told = {"constraints:memory": 1.0 if size > (64 if lora else 16) else 0.0}
+        trials.append(create_trial(state=TrialState.PRUNED, params=values, distributions=chosen, system_attrs=told))
+    fits = expectation(trials, space)
+    assert fits({"tuning": "lora", "rank": 8, "batch_size": 32})
+    assert not fits({"tuning": "full", "batch_size": 64})
+    assert not fits({"tuning": "lora", "rank": 8, "batch_size": 256})

@@ -15,6 +15,7 @@ from hpo.folder import StudyFolder
 from hpo.journal import History, Journal
 from hpo.launch import Begun, Finished, Happening, Job, Report
 from hpo.operation import Budget, OnFailure
+from hpo.recovery import Alike, Slots
 from hpo.search import DiskFull, RepeatedFailure, Search
 from hpo.spending import Meter, Rates
 from hpo.trials import Assignment, Ended, Ending, Event, Interrupted, Measured, Measurement, Outcome, Retired, Started
@@ -60,6 +61,7 @@ class Scripted:
     divisible: bool = True
     disk_full: bool = False
     ended: dict[int, Outcome] = field(default_factory=dict)
+    waits: list[float | None] = field(default_factory=list)
 
     @property
     def free(self) -> list[int]:
@@ -72,11 +74,13 @@ class Scripted:
 
     def wait(self, timeout: float | None) -> Iterator[Happening]:
         self.clock[0] += 1.0
+        self.waits.append(timeout)
+        assert len(self.waits) < 10_000, "it never ends"
         for number, (slot, job) in list(self.taken.items()):
             what = self.ended.get(number) or self.script(job, slot)
+            yield Begun(number, 10)
             if what == "silent":
                 continue
-            yield Begun(number, 10)
             assert isinstance(what, Outcome)
             if what is FINE:
                 yield Report(number, Measurement(10, {"loss": 1.0}), 1.0, 10)
@@ -291,6 +295,106 @@ def test_without_anything_known_of_its_pace_nothing_hangs(play: Callable[..., Pl
     search = play(lambda job, slot: "silent" if search.launcher.clock[0] < 5000 else FINE, trials=1)
     list(search.events())
     assert not search.history.trials[0].setbacks
+
+
+def test_memory_that_does_not_suffice_says_nothing_of_a_slot(play: Callable[..., Play]) -> None:
+    slots = Slots(3)
+    for _ in range(2):
+        assert slots.ended(1, FAILED) is None
+        assert slots.ended(0, MEMORY) is None
+    assert slots.ended(1, FAILED) is None  # nothing has gone well elsewhere
+    slots.ended(0, FINE)
+    slots.ended(1, MEMORY)
+    assert slots.ended(1, FAILED) == "4 trials in a row did not end well here while others did elsewhere"
+
+
+def test_a_good_ending_clears_a_slot_and_a_reason() -> None:
+    slots, alike = Slots(2), Alike(2)
+    for _ in range(5):
+        assert slots.ended(1, FAILED) is None
+        assert alike.ended(1, FAILED, elsewhere=False) is None
+        slots.ended(1, FINE)
+        alike.ended(1, FINE, elsewhere=False)
+        slots.ended(0, FINE)
+
+
+def test_what_was_fine_before_a_row_of_failures_does_not_speak_against_the_slot() -> None:
+    slots = Slots(2)
+    slots.ended(1, FAILED)
+    slots.ended(0, FINE)
+    slots.ended(1, FINE)
+    assert slots.ended(1, FAILED) is None
+    assert slots.ended(1, FAILED) is None
+
+
+def test_reasons_that_differ_by_path_or_address_alone_are_alike() -> None:
+    alike = Alike(3)
+    for number in range(2):
+        reason = f"FileNotFoundError: no '/studies/x/trials/{number:04d}/part' in <Data at 0x7f{number}>"
+        assert alike.ended(0, Outcome(Ending.FAILED, reason), elsewhere=False) is None
+    with pytest.raises(RepeatedFailure):
+        alike.ended(0, Outcome(Ending.FAILED, reason), elsewhere=False)
+
+
+def test_hangs_are_alike_however_long_they_took() -> None:
+    alike = Alike(2)
+    alike.ended(0, Outcome(Ending.HUNG, "no measurement for 5 min"), elsewhere=False)
+    with pytest.raises(RepeatedFailure):
+        alike.ended(0, Outcome(Ending.HUNG, "no measurement for 9 min"), elsewhere=False)
+
+
+def test_a_trial_that_came_further_since_has_all_its_tries_again(play: Callable[..., Play]) -> None:
+    search = play(lambda job, slot: KILLED, trials=1)
+    search.launcher.wait = _creeping(search.launcher)  # type: ignore[method-assign]
+    list(search.events())
+    trial = search.history.trials[0]
+    assert (trial.ending, len(trial.setbacks)) == (Ending.COMPLETE, 6)
+    assert search.study.told[0] == FINE
+
+
+def _creeping(launcher: Scripted) -> Callable[[float | None], Iterator[Happening]]:
+    """A trial that measures once more in each try before it is killed, until it has measured seven times."""
+    tries = iter(range(1, 100))
+
+    def creeping(timeout: float | None) -> Iterator[Happening]:
+        launcher.clock[0] += 1.0
+        for number in list(launcher.taken):
+            progress = next(tries)
+            yield Report(number, Measurement(progress, {"loss": 1.0}), 1.0, 10)
+            del launcher.taken[number]
+            yield Finished(number, FINE if progress == 7 else KILLED, 1.0)
+
+    return creeping
+
+
+def test_time_that_a_killed_trial_could_not_report_is_on_record(play: Callable[..., Play]) -> None:
+    def script(job: Job, slot: int) -> Outcome | str:
+        return KILLED if search.launcher.clock[0] == 8.0 else "silent" if search.launcher.clock[0] < 8 else FINE
+
+    search = play(script, trials=1)
+    list(search.events())
+    assert search.history.trials[0].seconds == 9.0  # eight until it was killed, one after
+
+
+def test_nothing_is_spun_on_while_leaving(play: Callable[..., Play]) -> None:
+    def script(job: Job, slot: int) -> Outcome | str:
+        if job.number == 0:
+            return KILLED
+        return "silent" if search.launcher.clock[0] < 50 else FINE
+
+    search = play(script, slots=2, trials=2)
+    search.leave = lambda: search.launcher.clock[0] >= 1
+    list(search.events())
+    assert search.launcher.waits[5:] == [1.0] * len(search.launcher.waits[5:])
+
+
+def test_a_trial_that_was_stopped_stays_so_on_a_full_disk(play: Callable[..., Play]) -> None:
+    search = play(lambda job, slot: FINE, trials=1)
+    search.launcher.disk_full = True
+    stopped = Outcome(Ending.STOPPED, "place 3 of 5")
+    search.study.report = lambda assignment, measurement, *, final: stopped  # type: ignore[method-assign]
+    list(search.events())
+    assert search.study.told[0] == stopped
 
 
 def test_a_full_disk_sets_the_trial_aside_and_stops_the_search(play: Callable[..., Play]) -> None:
