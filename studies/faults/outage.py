@@ -1,10 +1,14 @@
 """What does it cost a search that MLflow's server is frozen, stopped and started again while it runs?
 
     python studies/faults/outage.py [--rounds 5] [--trials 80]
+    python studies/faults/outage.py --phases 20
 
 Each round runs the same search twice, against one real server: undisturbed, and with the server frozen (SIGSTOP) for
 six seconds, then stopped for four, then started again, all while trials train. Which of the two comes first alternates.
 After each, `hpo sync`, and every value in MLflow is compared with the journal. Prints medians as a table.
+
+`--phases` compares within one search, for a machine that others use too: the server is frozen for six trials, goes on
+for six, and so on; trials that ran wholly in one kind of phase are compared.
 
     trial s    time inside the trial function, median of the run's trials, which all compute the same
     training s the same, summed over the trials
@@ -52,16 +56,16 @@ class Host:
         finally:
             os.sched_setaffinity(0, cores)
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
         assert self._server.process is not None
         keeper = psutil.Process(self._server.process.pid)
         for process in [keeper, *keeper.children(recursive=True)]:
             process.send_signal(number)
 
     def fail(self) -> None:
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
         time.sleep(FROZEN_SECONDS)
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         time.sleep(1)
         self.stop()
         time.sleep(STOPPED_SECONDS)
@@ -100,6 +104,32 @@ def search(root: Path, host: Host, trials: int, *, disturbed: bool) -> dict[str,
     return {"trial s": statistics.median(seconds), "training s": sum(seconds), "search s": span}
 
 
+def phases(root: Path, host: Host, count: int) -> None:
+    """One search, the server frozen in every second phase of six trials."""
+    command = [HPO, "run", str(HERE / "sweep.yaml"), "--name", "phases", "--studies", str(root)]
+    command += ["--trials", str(6 * count), "--set", f"track.mlflow.tracking_uri={host.url}"]
+    journal, turns = root / "phases" / "journal.jsonl", [0.0]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) as process:
+        for phase in range(count - 1):
+            while len(lines(journal, "ended")) < 6 * (phase + 1) and process.poll() is None:
+                time.sleep(0.05)
+            host.signal(signal.SIGSTOP if phase % 2 == 0 else signal.SIGCONT)
+            turns.append(time.time())
+        host.signal(signal.SIGCONT)
+        assert process.wait(600) == 0
+    subprocess.run([HPO, "sync", "phases", "--studies", str(root)], check=True, stdout=subprocess.DEVNULL)
+    compare(journal, host.url, json.loads((root / "phases" / "study.json").read_text())["id"])
+    began = {line["trial"]: line["at"] for line in lines(journal, "started")}
+    seconds: dict[int, list[float]] = {0: [], 1: []}
+    for line in lines(journal, "ended"):
+        of_start, of_end = (sum(at >= turn for turn in turns) for at in (began[line["trial"]], line["at"]))
+        if of_start == of_end:
+            seconds[(of_start - 1) % 2].append(line["seconds"])
+    answering, frozen = statistics.median(seconds[0]), statistics.median(seconds[1])
+    print(f"server answering: {len(seconds[0])} trials, median {answering:.4f} s")
+    print(f"server frozen: {len(seconds[1])} trials, median {frozen:.4f} s, ratio {frozen / answering:.4f}")
+
+
 def compare(journal: Path, url: str, study: str) -> None:
     """Every measurement of the journal is in MLflow, once, and nothing else is."""
     client = store.client(url)
@@ -122,12 +152,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=80)
+    parser.add_argument("--phases", type=int, default=0)
     given = parser.parse_args()
     measured: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         host = Host(f"sqlite:///{root}/mlflow.db")
         try:
+            if given.phases:
+                phases(root, host, given.phases)
+                return
             for number in range(given.rounds):
                 for disturbed in (False, True) if number % 2 == 0 else (True, False):
                     measured[disturbed].append(search(root, host, given.trials, disturbed=disturbed))
