@@ -9,6 +9,7 @@ from hpo.errors import UserError, did_you_mean
 from hpo.folder import StudyFolder, StudyRecord, new_study
 from hpo.ledger import Entry, Ledger
 from hpo.membership import new_place
+from hpo.operation import refused_address
 from hpo.plan import Plan
 from hpo.run import make, reopen, versions
 from hpo.study import plan
@@ -28,6 +29,8 @@ def join(name: str, address: str, studies: Path, sweep: Path | None = None) -> t
         UserError: there is none of this name, or another has it here, or the objective here does not fit it.
         HpoError: the database does not answer.
     """
+    if (rule := refused_address(address)) is not None:
+        raise UserError(f"--storage {rule}")
     found = _find(name, address)
     here = StudyFolder(studies / name)
     if here.exists and (record := StudyRecord.read(here)).id == found.id:

@@ -245,14 +245,19 @@ def storage(document: Document) -> Storage | None:
     address = values.get("address")
     path: Path_ = ("storage", "address") if isinstance(node, dict) else ("storage",)
     lost_after = document.seconds(("storage", "lost_after"), values.get("lost_after"))
+    if (rule := refused_address(address)) is not None:
+        document.wrong(path, rule)
+        return None
+    return Storage(str(address)) if lost_after is None else Storage(str(address), lost_after)
+
+
+def refused_address(address: object) -> str | None:
+    """What is wrong with the address of a database, or None. A password in it is not repeated: it would be logged."""
     if not isinstance(address, str) or urlsplit(address).scheme not in ("postgresql", "postgres"):
-        document.wrong(path, f"requires an address such as postgresql://user@host/database, got {address!r}.")
-        return None
+        return f"requires an address such as postgresql://user@host/database, got {address!r}."
     if urlsplit(address).password is not None or "password=" in urlsplit(address).query:
-        # Not repeated here: it would stand in a log.
-        document.wrong(path, "requires an address without a password: set PGPASSWORD, or use ~/.pgpass.")
-        return None
-    return Storage(address) if lost_after is None else Storage(address, lost_after)
+        return "requires an address without a password: set PGPASSWORD, or use ~/.pgpass."
+    return None
 
 
 def warm_start(document: Document) -> tuple[str, ...]:

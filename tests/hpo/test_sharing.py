@@ -572,3 +572,9 @@ def test_a_missing_package_is_named(server: Server, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UserError, match=r"pip install \"hpo\[postgres\]\""):
         Ledger(server.address).find("x")
+
+
+def test_an_address_with_a_password_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--storage requires an address without a password") as refused:
+        join("name", "postgresql://me:hidden@there/x", tmp_path)
+    assert "hidden" not in str(refused.value)
