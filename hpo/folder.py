@@ -257,6 +257,14 @@ def is_locked(folder: StudyFolder) -> bool:
     return False
 
 
+def holder(folder: StudyFolder) -> int | None:
+    """The process that holds the study, or None where no living one does."""
+    if not is_locked(folder):
+        return None
+    found = re.match(r"process (\d+) on ", folder.lock.read_text(encoding="utf-8"))
+    return int(found[1]) if found else 0
+
+
 def delete_study(folder: StudyFolder) -> None:
     """Remove a study's folder. The caller holds its lock."""
     # The record goes first: a half-deleted folder is then no study, rather than a broken one.

@@ -317,8 +317,8 @@ class Search:
         if finished.disk_full and running.verdict is None:
             yield self._set_aside(Interrupted(number, seconds, outcome, running.assignment.divide))
             raise DiskFull(
-                f"trial {number} could not write: {outcome.reason}. Trials were stopped; once there is room, resume "
-                "from the last checkpoints."
+                f"trial {number} could not write: {outcome.reason} (its folder: {self.folder.trial(number)}). Trials "
+                "were stopped; once there is room, resume from the last checkpoints."
             )
         divide = running.assignment.divide
         retry = self._retries.after(number, outcome, divide, divisible=finished.divisible)

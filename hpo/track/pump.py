@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from hpo.errors import HpoError, UserError
-from hpo.folder import StudyFolder, StudyRecord, is_locked, write_atomically
+from hpo.folder import StudyFolder, StudyRecord, holder, is_locked, write_atomically
 from hpo.journal import History, lines
 from hpo.operation import MlflowSettings
 from hpo.track import TITLES, Line, Refusal, Tracker, children, tracked
@@ -260,7 +260,9 @@ def main(argv: list[str]) -> int:
     coordinator = _Stdin()
     with _alone(folder, name, wait=True), contextlib.closing(tracker), turn(folder, tracker.address) as mine:
         coordinator.wait(0)
-        if (not coordinator.present and is_locked(folder)) or not _await(mine, coordinator):
+        # A short study is over before its pump has imported anything: then its own coordinator still waits for it.
+        left_to_another = not coordinator.present and holder(folder) not in (None, os.getppid())
+        if left_to_another or not _await(mine, coordinator):
             return 0  # another coordinator's pump has the same lines and carries them
         return 0 if follow(Courier(folder, tracker), coordinator) else _GIVEN_UP
 

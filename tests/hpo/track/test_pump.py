@@ -228,10 +228,12 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert "the coordinator died" in by_name(client, "lr").data.tags["hpo.state"]
 
 
-def test_a_pump_that_outlives_its_coordinator_leaves_the_study_to_the_next_ones(
-    studies: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("whose", ["another's", "its own"])
+def test_a_pump_whose_coordinator_has_let_go_leaves_the_study_to_another_alone(
+    studies: Path, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
-    """A coordinator that is killed and resumed again and again must not leave a queue of pumps behind."""
+    """A coordinator killed and resumed again and again must not leave a queue of pumps behind; but one that waits for
+    its pump, which had not begun when the study was over, waits for all of it."""
     folder, tracker = study(studies, numbered(3)), Notebook()
     monkeypatch.setattr(Notebook, "close", lambda self: None, raising=False)
     monkeypatch.setattr(pump, "tracker_of", lambda folder, name: tracker)
@@ -242,8 +244,10 @@ def test_a_pump_that_outlives_its_coordinator_leaves_the_study_to_the_next_ones(
     try:
         os.dup2(read, 0)
         with locked(folder):
+            parent = os.getpid() if whose == "its own" else 1
+            monkeypatch.setattr(os, "getppid", lambda: parent)
             assert pump.main([str(folder.root), "mlflow"]) == 0
-            assert tracker.lines == []
+            assert len(tracker.lines) == (3 if whose == "its own" else 0)
         assert pump.main([str(folder.root), "mlflow"]) == 0
         assert len(tracker.lines) == 3
     finally:
