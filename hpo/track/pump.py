@@ -37,8 +37,7 @@ _BATCH_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 30.0
 _LAST_TRIES = 4
 _SYNC_TRIES = 2
-_NICENESS = 10
-_GIVEN_UP = 3
+_NICENESS, _GIVEN_UP = 10, 3
 
 
 def tracker_of(folder: StudyFolder, name: str = "mlflow") -> Tracker | None:
@@ -260,7 +259,7 @@ def main(argv: list[str]) -> int:
     coordinator = _Stdin()
     with _alone(folder, name, wait=True), contextlib.closing(tracker), turn(folder, tracker.address) as mine:
         coordinator.wait(0)
-        # A short study is over before its pump has imported anything: then its own coordinator still waits for it.
+        # After a short study its own coordinator, our parent, still holds it and waits for us.
         left_to_another = not coordinator.present and holder(folder) not in (None, os.getppid())
         if left_to_another or not _await(mine, coordinator):
             return 0  # another coordinator's pump has the same lines and carries them

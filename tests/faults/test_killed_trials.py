@@ -123,7 +123,7 @@ def _outcomes(launcher: Processes, count: int) -> dict[int, Finished]:
 
 
 def test_a_server_found_dead_when_a_trial_is_to_start_costs_that_try_and_no_more(place: Path, slots: Processes) -> None:
-    server = psutil.Process().children()[0]
+    server = psutil.Process(slots._server.pid)
     server.kill()
     psutil.wait_procs([server], timeout=5)
     slots.start(_job(0, place / "0.log"), 0)
