@@ -2,8 +2,8 @@
 
     python studies/forecasts/measure.py [--slots 2] [--trials N] [SWEEP ...]
 
-Works in a temporary folder, so that the studies here are left alone; a sweep that goes on from another one's model
-(chat from chat_base, preference from chat) has that one run and promoted before. Prints the table of report.md.
+Works in a temporary folder, so that the studies here are left alone; before a sweep that goes on from another one's
+model (chat from chat_base, preference from chat), that one must be named too. Prints the table of report.md.
 `load` is the machine's mean number of running processes in the minute before the probe and before the run.
 """
 
