@@ -265,6 +265,11 @@ def holder(folder: StudyFolder) -> int | None:
     return int(found[1]) if found else 0
 
 
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder; 0 where it is not there."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def delete_study(folder: StudyFolder) -> None:
     """Remove a study's folder. The caller holds its lock."""
     # The record goes first: a half-deleted folder is then no study, rather than a broken one.

@@ -73,8 +73,10 @@ def encode(event: Event | StudyState, at: float) -> str:
                 "reason": outcome.reason,
             }
             line |= {"seconds": round(seconds, 4), "value": None if value is None else _number(value)}
-        case Interrupted(number, seconds, setback, divide):
+        case Interrupted(number, seconds, setback, divide, paused):
             line = {"event": "interrupted", "trial": number, "seconds": round(seconds, 4)}
+            if paused:
+                line |= {"paused": paused, "divide": divide}
             if setback is not None:
                 line |= {"setback": setback.ending.value, "reason": setback.reason, "divide": divide}
         case Retired(slot, reason):
@@ -114,7 +116,7 @@ def decode(line: Mapping[str, Any], history: History) -> Started | Progressed | 
             return Ended(number, Outcome(Ending(line["ending"]), line["reason"]), line["seconds"], value)
         case _:
             setback = Outcome(Ending(line["setback"]), line["reason"]) if "setback" in line else None
-            return Interrupted(number, line["seconds"], setback, line.get("divide", 1))
+            return Interrupted(number, line["seconds"], setback, line.get("divide", 1), line.get("paused", ""))
 
 
 class Lost(HpoError):
@@ -244,7 +246,7 @@ class TrialRecord:
     """One trial as the journal tells it. `ending` is None while it runs or waits to be resumed.
 
     Of a shared study, `place` is the study folder of the coordinator that ran it last. `set_back` says that it waits
-    to be begun again after something happened to it.
+    to be begun again after something happened to it; `paused`, why a rule set it aside, while it is.
     """
 
     number: int
@@ -270,6 +272,7 @@ class TrialRecord:
     divide: int = 1
     place: str = ""
     set_back: bool = False
+    paused: str = ""
 
     @property
     def progress(self) -> int:
@@ -283,6 +286,8 @@ class TrialRecord:
     def state(self) -> str:
         if self.ending is not None:
             return self.ending.value
+        if self.paused:
+            return "paused"
         return "interrupted" if self.interrupted else "running"
 
 
@@ -321,7 +326,7 @@ class History:
             case "started" if number in self.trials:
                 trial = self.trials[number]
                 trial.attempts += 1
-                trial.slot, trial.interrupted, trial.set_back = line["slot"], False, False
+                trial.slot, trial.interrupted, trial.set_back, trial.paused = line["slot"], False, False, ""
                 trial.place = line.get("place", "")
             case "started":
                 self.trials[number] = TrialRecord(
@@ -345,15 +350,16 @@ class History:
                 trial = self.trials[number]
                 trial.ending = Ending(line["ending"])
                 trial.reason, trial.ended_at, trial.seconds = line["reason"], line["at"], line["seconds"]
+                trial.paused = ""
                 trial.value = None if line["value"] is None else float(line["value"])
             case "interrupted":
                 trial = self.trials[number]
                 trial.interrupted, trial.seconds = True, line["seconds"]
-                trial.set_back = "setback" in line
+                trial.set_back, trial.paused = "setback" in line, line.get("paused", "")
+                trial.divide = line.get("divide", trial.divide)
                 if trial.set_back:
                     trial.setbacks.append(Outcome(Ending(line["setback"]), line["reason"]))
                     trial.losses += trial.setbacks[-1].ending in (Ending.KILLED, Ending.HUNG)
-                    trial.divide = line["divide"]
 
     def _study(self, line: Mapping[str, Any]) -> None:
         self.state, self.reason = line["state"], line["reason"]

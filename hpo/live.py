@@ -124,8 +124,8 @@ class Scoreboard:
                     text = outcome.reason or number(value)
                 self.recent.append((trial, outcome.ending.value, text))
                 self._clear(trial)
-            case Interrupted(trial, _, setback):
-                ending, why = "interrupted", "to be resumed"
+            case Interrupted(trial, _, setback, _, paused):
+                ending, why = ("paused", paused) if paused else ("interrupted", "to be resumed")
                 if setback is not None:
                     ending, why = setback.ending.value, f"{setback.reason}; to be tried again"
                 self.recent.append((trial, ending, why))

@@ -15,8 +15,8 @@ from hpo.errors import Mistake, UserError, did_you_mean
 from hpo.objective import Objective, load
 from hpo.schema import Invalid, flatten
 from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
-from hpo.sweep import Sweep, parse
-from hpo.trials import Rung, Value
+from hpo.sweep import Search, Sweep, parse
+from hpo.trials import Metric, Rung, Value
 
 _SAMPLED_CONFIGURATIONS = 200
 
@@ -31,6 +31,14 @@ class Plan:
     fixed: Mapping[str, object]
     known: tuple[Mapping[str, Value], ...] = field(default=())
     warnings: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        return self.sweep.metric
+
+    @property
+    def search(self) -> Search:
+        return self.sweep.search
 
     @property
     def baseline(self) -> Mapping[str, Value]:

@@ -182,7 +182,16 @@ class Given:
         self._asked += 1
         return self._assignments[self._asked - 1]
 
-    def report(self, assignment: Assignment, measurement: Measured, *, final: bool) -> Outcome | None:
+    def revive(self, *, last: bool) -> int | None:
+        return None
+
+    def pause(self, number: int) -> None:
+        """No rule sets a promotion aside."""
+
+    def least(self) -> int | None:
+        return None
+
+    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None) -> Outcome | None:
         value = measurement.metrics.get(self._metric.name)
         self._curves.setdefault(assignment.number, []).append(measurement)
         if value is not None and Metric.of_curve(self._metric, [measurement]) is None:

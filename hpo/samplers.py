@@ -45,6 +45,8 @@ def make_sampler(
         raise UserError(f"{strategy.name}: seed requires a whole number, got {given!r}")
     own = zlib.crc32(f"{given}/{number}/{draw}".encode() if draw else f"{given}/{number}".encode())
     match strategy.name:
+        case "auto":  # ours; Optuna is told what was chosen, and chooses nothing
+            return build(optuna.samplers.RandomSampler, Strategy("random"), {"seed": own})
         case "tpe":
             if conditional:
                 options = {"multivariate": True, "group": True, **options}

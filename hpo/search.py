@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from hpo.errors import HpoError
-from hpo.folder import StudyFolder
+from hpo.folder import StudyFolder, size
 from hpo.journal import History, Journal, Lost
 from hpo.launch import Begun, Finished, Job, Launcher, Report
 from hpo.operation import OnFailure
@@ -29,9 +29,11 @@ from hpo.trials import (
     Interrupted,
     Measured,
     Outcome,
+    Paused,
     Progressed,
     Retired,
     Started,
+    Verdict,
     rung_tokens,
 )  # fmt: skip
 from hpo.watching import Watch
@@ -52,8 +54,23 @@ class Trials(Protocol):
 
     def ask(self) -> Assignment: ...
 
-    def report(self, assignment: Assignment, measurement: Measured, *, final: bool) -> Outcome | None:
-        """How the trial is to end at this measurement, or None where it goes on."""
+    def revive(self, *, last: bool) -> int | None:
+        """A trial that was set aside and is to go on now; with `last`, no further trial will be begun."""
+        ...
+
+    def pause(self, number: int) -> None:
+        """A trial that `report` paused is set aside now."""
+        ...
+
+    def least(self) -> int | None:
+        """Of the trials set aside, the one that is least likely to go on."""
+        ...
+
+    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None) -> Verdict | None:
+        """How the trial is to end at this measurement, or None where it goes on.
+
+        `length` is the progress at which it is complete, where that is known.
+        """
         ...
 
     def value(self, number: int) -> float | None: ...
@@ -75,7 +92,7 @@ class _Running:
     seen: int
     started: float
     told: bool = False
-    verdict: Outcome | None = None
+    verdict: Verdict | None = None
     lost: bool = False  # another coordinator has taken it over: what it does here no longer counts
 
 
@@ -99,6 +116,7 @@ class Search:
         divides: whether the objective can do its forward passes in parts.
         meter: told when slots are busy.
         clock: monotonic seconds.
+        checkpoint_bytes: what the folders of trials set aside by the stopping rule may take on disk; None: no bound.
     """
 
     study: Trials
@@ -112,6 +130,7 @@ class Search:
     divides: bool = False
     meter: Meter | None = None
     clock: Callable[[], float] = time.monotonic
+    checkpoint_bytes: int | None = None
     _running: dict[int, _Running] = field(default_factory=dict)
     _waiting: list[_Waiting] = field(default_factory=list)
     _retired: set[int] = field(default_factory=set)
@@ -119,6 +138,8 @@ class Search:
     _seen: dict[int, int] = field(default_factory=dict)
     _elsewhere: set[int] = field(default_factory=set)
     _told: list[Elsewhere] = field(default_factory=list)
+    _paused: dict[int, Assignment] = field(default_factory=dict)
+    _sizes: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._retries = Retries.of(self.policy, self.history, divides=self.divides)
@@ -126,7 +147,10 @@ class Search:
         self._alike = Alike(self.policy.same_error)
         unfinished = {trial.number for trial in self.history.unfinished}
         self._elsewhere = {number for number in unfinished if not self.journal.holds(number)}
-        self._waiting = [_Waiting(self.history.assignment(number)) for number in sorted(unfinished - self._elsewhere)]
+        here = sorted(unfinished - self._elsewhere)
+        self._paused = {number: self.history.assignment(number) for number in here if self.history.trials[number].paused}
+        self._sizes = {number: size(self.folder.trial(number)) for number in self._paused}
+        self._waiting = [_Waiting(self.history.assignment(number)) for number in here if number not in self._paused]
         self._seconds = {number: trial.seconds for number, trial in self.history.trials.items()}
         self._seen = {number: trial.progress for number, trial in self.history.trials.items()}
         self._ended = len(self.history.ended)
@@ -147,6 +171,8 @@ class Search:
             yield from self._retell()
             # Trials elsewhere are waited for: their coordinators may die.
             if not self._running and (leaving or not (self._waiting or self._elsewhere)):
+                if not leaving:
+                    yield from self._give_up(self._paused)
                 return
             for happened in self._happenings():
                 match happened:
@@ -164,13 +190,14 @@ class Search:
         for slot in self.launcher.free:
             if slot in self._retired:
                 continue
-            if not (self._due() or self._lacking or self._free()):
+            if not (self._due() or self._lacking or self._free() or self._paused):
                 return
             started = self.journal.decide(partial(self._choose, slot))
             if started is None:
                 return
             number = started.assignment.number
             self._waiting = [waiting for waiting in self._waiting if waiting.assignment.number != number]
+            self._paused.pop(number, None)
             self._elsewhere.discard(number)
             self._listen()
             yield from self._retell()
@@ -181,7 +208,27 @@ class Search:
         self._listen()  # to what others did until just now
         if (again := self._due() or self._free()) is not None:
             return Started(again, slot, resumed=True)
+        if self._paused and (number := self.study.revive(last=not self._lacking)) is not None:
+            return Started(self._paused[number], slot, resumed=True)
         return Started(self.study.ask(), slot) if self._lacking else None
+
+    def _give_up(self, numbers: Iterable[int]) -> Iterator[Event]:
+        """End trials that were set aside and will not be taken up again."""
+        for number in sorted(numbers):
+            del self._paused[number]
+            self._sizes.pop(number, None)
+            outcome = Outcome(Ending.STOPPED, "was set aside by the stopping rule and not taken up again")
+            yield from self._end(number, outcome, self._seconds[number])
+
+    def _within_bounds(self) -> Iterator[Event]:
+        """End those trials set aside that are least likely to go on, while their checkpoints take too much disk."""
+        if self.checkpoint_bytes is None:
+            return
+        while sum(self._sizes[number] for number in self._paused) > self.checkpoint_bytes:
+            number = self.study.least()
+            if number is None or number not in self._paused:
+                return
+            yield from self._give_up([number])
 
     def _due(self) -> Assignment | None:
         return next((waiting.assignment for waiting in self._waiting if waiting.due <= self.clock()), None)
@@ -192,7 +239,7 @@ class Search:
     @property
     def _lacking(self) -> bool:
         """Whether there is to be another trial. Those recorded count, so that none is ever run in excess."""
-        recorded = self._ended + len(self._running.keys() | self._elsewhere) + len(self._waiting)
+        recorded = self._ended + len(self._running.keys() | self._elsewhere) + len(self._waiting) + len(self._paused)
         return recorded < min(self.trials, self.study.size)
 
     def _listen(self) -> None:
@@ -276,7 +323,7 @@ class Search:
             event = Progressed(report.number, report.measurement, seconds, report.length)
             self.journal.append(event)
             self._watch.held(self.clock() - now)  # a shared journal may have to be waited for, and the trials wait too
-        verdict = self.study.report(running.assignment, report.measurement, final=report.final)
+        verdict = self.study.report(running.assignment, report.measurement, length=report.length)
         if verdict is not None or (self.leave() and not report.final):
             running.told, running.verdict = True, verdict
         self.launcher.answer(report.number, go_on=not running.told)
@@ -310,11 +357,13 @@ class Search:
 
     def _concluded(self, running: _Running, finished: Finished, seconds: float) -> Iterator[Event]:
         number = finished.number
-        outcome = running.verdict or finished.outcome
-        if running.told and running.verdict is None and outcome.ending is Ending.COMPLETE:
-            yield self._set_aside(Interrupted(number, seconds, None, running.assignment.divide))
+        verdict, outcome = running.verdict, finished.outcome
+        if running.told and not isinstance(verdict, Outcome) and outcome.ending is Ending.COMPLETE:
+            yield from self._put_down(running, verdict, seconds)
             return
-        if finished.disk_full and running.verdict is None:
+        if isinstance(verdict, Outcome):
+            outcome = verdict
+        if finished.disk_full and not isinstance(verdict, Outcome):
             yield self._set_aside(Interrupted(number, seconds, outcome, running.assignment.divide))
             raise DiskFull(
                 f"trial {number} could not write: {outcome.reason} (its folder: {self.folder.trial(number)}). Trials "
@@ -329,6 +378,19 @@ class Search:
         else:
             outcome = yield from self._end(number, outcome, seconds)
         yield from self._judge_slot(running.slot, outcome, ended=retry is None)
+
+    def _put_down(self, running: _Running, verdict: Paused | None, seconds: float) -> Iterator[Event]:
+        """Set a trial aside in good order: for whoever resumes the study, or until the stopping rule takes it up."""
+        assignment, number = running.assignment, running.assignment.number
+        if verdict is None:
+            yield self._set_aside(Interrupted(number, seconds, None, assignment.divide))
+            return
+        event = self._set_aside(Interrupted(number, seconds, None, assignment.divide, verdict.reason))
+        self._paused[number] = assignment
+        self._sizes[number] = 0 if self.checkpoint_bytes is None else size(self.folder.trial(number))
+        self.study.pause(number)
+        yield event
+        yield from self._within_bounds()
 
     def _set_aside(self, event: Interrupted) -> Interrupted:
         self.journal.append(event)

@@ -10,9 +10,9 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -20,17 +20,20 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo import warming
-from hpo.avoidance import Avoiding
+from hpo.avoidance import Avoiding, expectation
 from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
+from hpo.halving import Look
 from hpo.journal import History, TrialRecord
+from hpo.observations import Seen
 from hpo.plan import Plan, by_line, draft
 from hpo.prior import Prior
 from hpo.samplers import make_sampler
-from hpo.space import Choices, Dimension, IntRange, Parameter
+from hpo.space import Choices, Dimension, IntRange, Parameter, Space
 from hpo.stopping import make_rule
 from hpo.store import Store
-from hpo.sweep import Sweep
+from hpo.suggesting import make_suggester
+from hpo.sweep import Search, Sweep
 from hpo.trials import (
     Assignment,
     Ended,
@@ -38,10 +41,14 @@ from hpo.trials import (
     Event,
     Interrupted,
     Measured,
+    Metric,
     Outcome,
+    Paused,
     Progressed,
+    Rung,
     Started,
     Value,
+    Verdict,
 )
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -97,46 +104,84 @@ def _check_strategies(sweep: Sweep) -> list[Mistake]:
     return mistakes
 
 
+class Question(Protocol):
+    """What a study searches: a checked sweep (`hpo.plan.Plan`), or a recorded table (`hpo.replay`)."""
+
+    @property
+    def metric(self) -> Metric: ...
+
+    @property
+    def search(self) -> Search: ...
+
+    @property
+    def space(self) -> Space: ...
+
+    @property
+    def known(self) -> tuple[Mapping[str, Value], ...]:
+        """Configurations to begin with, the baseline first."""
+        ...
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]: ...
+
+    def settings(self, parameters: Mapping[str, Value]) -> dict[str, object]: ...
+
+
 class Study:
     """A search in progress.
 
     Args:
-        plan: the checked sweep.
-        folder: the study's folder; the caller holds its lock.
+        question: what is searched.
+        folder: the study's folder, whose lock the caller holds; None: nothing is kept.
         history: what its journal says so far.
         first_rung: progress of the first rung in tokens.
     """
 
-    def __init__(self, plan: Plan, folder: StudyFolder, history: History, first_rung: int) -> None:
-        self._plan, self._folder, self._first_rung = plan, folder, first_rung
-        self._metric = plan.sweep.metric
+    def __init__(self, question: Question, folder: StudyFolder | None, history: History, first_rung: int) -> None:
+        self._question, self._folder, self._first_rung = question, folder, first_rung
+        self._metric = question.metric
+        self._sampler = question.search.sampler
+        lessons = [] if folder is None else [one for source in warming.read(folder.warm) for one in source.lessons]
+        self._lessons = [_lesson(lesson) for lesson in lessons]
+        self._suggester = make_suggester(
+            self._sampler, question.space, self._metric.direction, question.search.seed, question.search.trials
+        )
         self._begin(history)
-        grid = plan.space.grid() if plan.sweep.search.sampler.name == "grid" else None
-        self._grid = None if grid is None else [values for values in grid if values not in plan.known]
+        grid = question.space.grid() if self._sampler.name == "grid" else None
+        self._grid = None if grid is None else [values for values in grid if values not in question.known]
         with _quiet():
-            dimensions = {parameter.name: _distribution(parameter.dimension) for parameter in plan.space.parameters}
-            lessons = [lesson for source in warming.read(folder.warm) for lesson in source.lessons]
+            dimensions = {parameter.name: _distribution(parameter.dimension) for parameter in question.space.parameters}
             self._prior = Prior(lessons, dimensions, self._metric.direction)
 
     def _begin(self, history: History) -> None:
         """Open Optuna's store and bring it up to the record, or back to it."""
-        folder = self._folder
-        self._rule, pruner = make_rule(self._plan.sweep.search.pruner, self._metric.direction, self._first_rung)
+        question = self._question
+        self._rule, pruner = make_rule(
+            question.search.pruner, self._metric.direction, self._first_rung, question.rungs
+        )
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
+        self._seen: dict[int, Seen] = {}
         # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
         self._has_overflown = any(trial.ending is Ending.OUT_OF_MEMORY for trial in history.ended)
         self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
         with _quiet():
-            self._study = self._open(folder, pruner)
-            if self._is_ahead(history):
-                # The record was lost in part, or another folder's store lies here: the record decides.
-                folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
-                self._study = self._open(folder, pruner)
-            Store(folder.optuna).keep(self._whole(history))
-            self._study = self._open(folder, pruner)
+            self._study = self._opened(history, pruner)
             self._reconcile(history)
         self._asked = len(history.trials)
+
+    def _opened(self, history: History, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+        """Optuna's store, with no more in it than the record has."""
+        folder = self._folder
+        if folder is None:
+            return optuna.create_study(direction=self._metric.direction.value, pruner=pruner)
+        self._study = self._open(folder, pruner)
+        if self._is_ahead(history):
+            # The record was lost in part, or another folder's store lies here: the record decides.
+            folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
+            self._study = self._open(folder, pruner)
+        Store(folder.optuna).keep(self._whole(history))
+        return self._open(folder, pruner)
 
     def _open(self, folder: StudyFolder, pruner: optuna.pruners.BasePruner) -> optuna.Study:
         return optuna.create_study(
@@ -174,56 +219,88 @@ class Study:
     @property
     def size(self) -> float:
         """Trials there are to run at most: a grid ends, everything else does not."""
-        return math.inf if self._grid is None else len(self._plan.known) + len(self._grid)
+        return math.inf if self._grid is None else len(self._question.known) + len(self._grid)
 
     def ask(self) -> Assignment:
         """The next trial: the baseline, the known configurations, then what the sampler suggests."""
         number = self._asked
-        search = self._plan.sweep.search
-        conditional = self._plan.space.conditional
-        with _quiet(), _named(f"the sampler {search.sampler}"):
-            strategy = self._prior.strategy(search.sampler)
-
-            def make(draw: int) -> optuna.samplers.BaseSampler:
-                sampler = make_sampler(strategy, seed=search.seed, number=number, conditional=conditional, draw=draw)
-                return self._prior.shown_to(sampler, strategy)
-
-            self._study.sampler = Avoiding(make) if self._has_overflown else make(0)
-            if (known := self._known(number)) is not None:
-                self._study.enqueue_trial(dict(known))
-            trial = self._study.ask()
-            assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
-            parameters = self._plan.space.fill(lambda parameter: _suggest(trial, parameter))
+        with _quiet(), _named(f"the sampler {self._sampler}"):
+            parameters = self._asked_of_optuna(number) if self._suggester is None else self._suggested(number)
         self._asked += 1
-        self._live[number] = trial
         self._curves[number] = []
+        self._seen[number] = Seen(parameters)
         return Assignment(
             number=number,
             parameters=parameters,
-            settings=self._plan.settings(parameters),
-            seed=search.seed,
-            rungs=self._plan.rungs,
-            protected=number == 0,
+            settings=self._question.settings(parameters),
+            seed=self._question.search.seed,
+            rungs=self._question.rungs,
+            protected=number == 0 and bool(self._question.known),
         )
 
+    def _suggested(self, number: int) -> dict[str, Value]:
+        """By our own sampler. Optuna's store gets it whole, as of a trial that was asked for elsewhere."""
+        assert self._suggester is not None
+        parameters = self._known(number)
+        if parameters is None:
+            seen = [*self._lessons, *self._seen.values()]
+            parameters = self._suggester.suggest(number, seen, self._expectation())
+        self._live[number] = self._add_to_optuna(parameters)
+        return dict(parameters)
+
+    def _expectation(self) -> Callable[[Mapping[str, Value]], bool]:
+        """Whether a configuration is expected to fit into memory."""
+        if not self._has_overflown:
+            return lambda values: True
+        dimensions = {p.name: _distribution(p.dimension) for p in self._question.space.parameters}
+        return expectation(self._study.get_trials(deepcopy=False), dimensions)
+
+    def _asked_of_optuna(self, number: int) -> dict[str, Value]:
+        search = self._question.search
+        conditional = self._question.space.conditional
+        strategy = self._prior.strategy(self._sampler)
+
+        def make(draw: int) -> optuna.samplers.BaseSampler:
+            sampler = make_sampler(strategy, seed=search.seed, number=number, conditional=conditional, draw=draw)
+            return self._prior.shown_to(sampler, strategy)
+
+        self._study.sampler = Avoiding(make) if self._has_overflown else make(0)
+        if (known := self._known(number)) is not None:
+            self._study.enqueue_trial(dict(known))
+        trial = self._study.ask()
+        assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
+        self._live[number] = trial
+        return self._question.space.fill(lambda parameter: _suggest(trial, parameter))
+
     def _known(self, number: int) -> Mapping[str, Value] | None:
-        known = self._plan.known
+        known = self._question.known
         if number < len(known):
             return known[number]
         return None if self._grid is None else self._grid[number - len(known)]
 
-    def report(self, assignment: Assignment, measurement: Measured, *, final: bool = False) -> Outcome | None:
+    def revive(self, *, last: bool) -> int | None:
+        """A trial that the stopping rule set aside and takes up again."""
+        return self._rule.revive(last=last)
+
+    def pause(self, number: int) -> None:
+        self._rule.set_aside(number)
+
+    def least(self) -> int | None:
+        return self._rule.least()
+
+    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None = None) -> Verdict | None:
         """Tell one measurement, and say how the trial is to end here, or None where it goes on.
 
         A resumed trial measures again where its checkpoint was taken: it is judged once more, because its
-        coordinator may have died before it answered, and reported only once. A `final` measurement is never a
+        coordinator may have died before it answered, and reported only once. A final measurement is never a
         reason to stop: the trial has been trained in full, and counts as complete.
         """
-        outcome = self._judge(assignment.number, measurement)
-        stopped = outcome is not None and outcome.ending is Ending.STOPPED
-        return None if stopped and (assignment.protected or final) else outcome
+        verdict = self._judge(assignment.number, measurement, length)
+        by_rule = isinstance(verdict, Paused) or (verdict is not None and verdict.ending is Ending.STOPPED)
+        final = length is not None and measurement.progress >= length
+        return None if by_rule and (assignment.protected or final) else verdict
 
-    def _judge(self, number: int, measurement: Measured) -> Outcome | None:
+    def _judge(self, number: int, measurement: Measured, length: int | None) -> Verdict | None:
         name = self._metric.name
         if name not in measurement.metrics:
             got = ", ".join(sorted(measurement.metrics)) or "nothing"
@@ -233,6 +310,7 @@ class Study:
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
+            self._seen[number].note(measurement.progress, self._so_far(curve, value), length)
         elif measurement.progress < curve[-1].progress or number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
         self._unanswered.discard(number)
@@ -243,8 +321,12 @@ class Study:
             if not again:
                 trial.report(value, step=measurement.progress)
             # The rule hears of protected trials too: others are compared with them.
-            reason = self._rule.reason_to_stop(trial, measurement.progress, value)
-        return None if reason is None else Outcome(Ending.STOPPED, reason)
+            look = Look(number, measurement.progress, self._so_far(curve, value), length)
+            return self._rule.judge(look, trial.should_prune)
+
+    def _so_far(self, curve: Sequence[Measured], value: float) -> float:
+        """What a trial that ended with this measurement would have for its value."""
+        return value if self._metric.at == "last" else self._metric.of_curve(curve) or value
 
     def value(self, number: int) -> float | None:
         """The trial's value from its measurements so far."""
@@ -255,6 +337,9 @@ class Study:
         state = _TOLD[outcome.ending]
         value = self.value(number) if state is TrialState.COMPLETE else None
         self._tell(self._live.pop(number), outcome.ending, value)
+        self._rule.ended(number)
+        seen = self._seen[number]
+        seen.ending, seen.value = outcome.ending, value
         del self._curves[number]
 
     def rewind(self, history: History) -> None:
@@ -268,8 +353,8 @@ class Study:
                 self._unanswered.add(assignment.number)
                 if not resumed:
                     self._add(assignment)
-            case Progressed(number, measurement):
-                self._judge(number, measurement)  # whether it goes on is decided there
+            case Progressed(number, measurement, _, length):
+                self._judge(number, measurement, length)  # whether it goes on is decided there
             case Interrupted(number, _, setback) if setback is None:
                 self._unanswered.discard(number)
             case Ended(number, outcome):
@@ -280,11 +365,15 @@ class Study:
     def _add(self, assignment: Assignment) -> None:
         number = assignment.number
         with _quiet():
-            self._study.add_trial(self._frozen(assignment.parameters))
-            frozen = self._study.get_trials(deepcopy=False)[number]
-        self._live[number] = Trial(self._study, frozen._trial_id)
+            self._live[number] = self._add_to_optuna(assignment.parameters)
         self._curves[number] = []
+        self._seen[number] = Seen(assignment.parameters)
         self._asked = number + 1
+
+    def _add_to_optuna(self, parameters: Mapping[str, Value]) -> Trial:
+        """A running trial with these parameters; Optuna's number for it is the next one, as ours is."""
+        store = self._study._storage
+        return Trial(self._study, store.create_new_trial(self._study._study_id, self._frozen(parameters)))
 
     def _tell(self, trial: Trial, ending: Ending, value: float | None) -> None:
         with _quiet():
@@ -301,7 +390,7 @@ class Study:
         for number in sorted(history.trials):
             record = history.trials[number]
             if number not in stored:
-                self._study.add_trial(self._frozen(record.parameters))
+                self._add_to_optuna(record.parameters)
                 stored[number] = self._study.get_trials(deepcopy=False)[number]
             frozen = stored[number]
             trial = None if frozen.state.is_finished() else Trial(self._study, frozen._trial_id)
@@ -309,14 +398,19 @@ class Study:
 
     def _replay(self, record: TrialRecord, trial: Trial | None, frozen: FrozenTrial) -> None:
         name = self._metric.name
-        for measurement in record.measurements:
+        seen = self._seen[record.number] = Seen(record.parameters, ending=record.ending)
+        seen.value = record.value if record.ending is Ending.COMPLETE else None
+        for count, measurement in enumerate(record.measurements, start=1):
             value = measurement.metrics.get(name, math.nan)
+            so_far = self._so_far(record.measurements[:count], value)
+            seen.note(measurement.progress, so_far, record.length)
             if not math.isfinite(value):
                 continue
             if trial is not None and measurement.progress not in frozen.intermediate_values:
                 trial.report(value, step=measurement.progress)
-            # A rule remembers who has reached which rung; it must not decide again.
-            self._rule.reason_to_stop(trial or _Finished(record.number), measurement.progress, value)  # type: ignore[arg-type]
+            self._rule.recall(Look(record.number, measurement.progress, so_far, record.length))
+        if record.paused:
+            self._rule.set_aside(record.number)
         if trial is None:
             return
         if record.ending is not None:
@@ -327,7 +421,7 @@ class Study:
 
     def _frozen(self, recorded: Mapping[str, Value]) -> FrozenTrial:
         """A recorded trial as Optuna's, still running; its measurements and ending are told afterwards."""
-        dimensions = {parameter.name: parameter.dimension for parameter in self._plan.space.parameters}
+        dimensions = {parameter.name: parameter.dimension for parameter in self._question.space.parameters}
         parameters = {name: value for name, value in recorded.items() if name in dimensions}
         return optuna.trial.create_trial(
             state=TrialState.RUNNING,
@@ -336,14 +430,9 @@ class Study:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """Stands for a trial that Optuna has finished with, where only its number is of interest."""
-
-    number: int
-
-    def should_prune(self) -> bool:
-        return False
+def _lesson(lesson: warming.Lesson) -> Seen:
+    whole = lesson.curve[-1][0] if lesson.curve and lesson.ending is Ending.COMPLETE else None
+    return Seen(lesson.parameters, list(lesson.curve), whole, lesson.ending, lesson.value)
 
 
 def _same(one: Value, other: Value) -> bool:

@@ -21,11 +21,13 @@ from hpo.operation import Budget, Launch, MlflowSettings, Notify, OnFailure, Sto
 from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space, ordered
 from hpo.trials import Direction, Metric, Rung, Value
 
-SAMPLERS = ("tpe", "gp", "cma-es", "qmc", "random", "grid")
+SAMPLERS = ("auto", "tpe", "gp", "cma-es", "qmc", "random", "grid")
 PRUNERS = (
     "median",
     "percentile",
     "successive halving",
+    "pausing halving",
+    "best of rung",
     "hyperband",
     "patient",
     "wilcoxon",

@@ -135,6 +135,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A rule's verdict: the trial is set aside with its checkpoint, and may be taken up again. Not an ending."""
+
+    reason: str
+
+
+Verdict = Outcome | Paused
+"""What is decided of a trial that is not to go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """A slot began a trial. `resumed` says it had begun before."""
 
@@ -175,12 +186,15 @@ class Interrupted:
     Attributes:
         setback: what happened to it, where it was not set aside in good order.
         divide: of the attempt that follows.
+        paused: why a stopping rule set it aside; empty where it was not a rule that did. It then waits until the rule
+            takes it up again, rather than for the next free slot.
     """
 
     number: int
     seconds: float
     setback: Outcome | None = None
     divide: int = 1
+    paused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

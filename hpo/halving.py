@@ -1,0 +1,306 @@
+"""Successive halving over rungs of equal progress: trials below the cut are stopped, or set aside and taken up again.
+
+A rung is a progress, in tokens, of trials of one length: a trial is compared with those that had as much training out
+of as much, and with no others. Which of them arrived first matters only where the rule stops trials; where it sets
+them aside, whoever turns out to deserve it goes on later. Pure values: knows no Optuna, no process and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpo.trials import Direction, Ending, Outcome, Paused, Rung, Verdict, rung_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A measurement as a rule sees it.
+
+    Attributes:
+        number: of the trial.
+        progress: tokens (or examples) seen.
+        value: of the metric; finite.
+        length: progress at which the trial is complete, where its objective says so.
+    """
+
+    number: int
+    progress: int
+    value: float
+    length: int | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.length is not None and self.progress >= self.length
+
+
+class Rule(Protocol):
+    """Decides at each measurement whether a trial goes on, and which of those set aside is taken up again."""
+
+    def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
+        """What is to become of a trial that measured, or None where it goes on. In order of a trial's progress.
+
+        `prunes` asks the Optuna pruner of the study.
+        """
+        ...
+
+    def recall(self, look: Look) -> None:
+        """Take note of a measurement that was judged in an earlier run."""
+        ...
+
+    def set_aside(self, number: int) -> None:
+        """A trial waits with its checkpoint, until `revive` names it or it ends."""
+        ...
+
+    def revive(self, *, last: bool) -> int | None:
+        """A trial that was set aside and is to go on now; with `last`, no further trial will be begun."""
+        ...
+
+    def ended(self, number: int) -> None:
+        """A trial has ended, however it did."""
+        ...
+
+    def least(self) -> int | None:
+        """Of the trials set aside, the one that is least likely to be taken up again."""
+        ...
+
+
+class Lasting:
+    """What a rule does that sets nothing aside."""
+
+    def recall(self, look: Look) -> None:
+        """Nothing is remembered."""
+
+    def set_aside(self, number: int) -> None:
+        """Not by this rule: by an earlier one of the study, perhaps."""
+
+    def revive(self, *, last: bool) -> int | None:
+        return None
+
+    def ended(self, number: int) -> None:
+        """Nothing is remembered."""
+
+    def least(self) -> int | None:
+        return None
+
+
+class Never(Lasting):
+    """Lets every trial train to its end."""
+
+    def __init__(self, direction: Direction, rungs: Sequence[Rung] = ()) -> None:
+        del direction, rungs
+
+    def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
+        return None
+
+
+_Level = tuple[int, int]  # of a trial: its length (0 where unknown), and the progress at which it is compared
+
+
+class Ladder:
+    """Who has reached which rung with which value.
+
+    A trial is on a rung with its first measurement at or after it. Where nobody said which rungs there are, a trial's
+    first measurement is one, and each that is `reduction_factor` times as far as the last: every epoch is not.
+
+    Args:
+        direction: of the metric.
+        reduction_factor: between two rungs, where they are not given.
+        rungs: as the sweep has them.
+    """
+
+    def __init__(self, direction: Direction, reduction_factor: int, rungs: Sequence[Rung] = ()) -> None:
+        self.direction = direction
+        self.factor = reduction_factor
+        self.given = tuple(rungs)
+        self.rungs: dict[_Level, dict[int, float]] = {}
+        self.highest: dict[int, _Level] = {}
+        self._reached: dict[int, int] = {}
+
+    def place(self, look: Look) -> _Level | None:
+        """Put a trial on the rung that it has reached; None where it has reached none since its last measurement."""
+        before = self._reached.get(look.number, 0)
+        level = (look.length or 0, look.progress)
+        if look.progress > before:
+            self._reached[look.number] = look.progress
+            if not self._crossed(look, before):
+                return None
+        elif self.highest.get(look.number) != level:
+            return None
+        self.rungs.setdefault(level, {})[look.number] = look.value
+        self.highest[look.number] = level
+        return level
+
+    def _crossed(self, look: Look, before: int) -> bool:
+        if self.given and (look.length is not None or all(isinstance(rung, int) for rung in self.given)):
+            return any(before < rung <= look.progress for rung in rung_tokens(self.given, look.length))
+        last = self.highest.get(look.number)
+        return last is None or look.progress >= self.factor * last[1]
+
+    def rank(self, number: int, level: _Level) -> int:
+        """How many on the rung are better."""
+        rung = self.rungs[level]
+        return sum(self.direction.better(other, rung[number]) for other in rung.values())
+
+    def order(self, level: _Level) -> list[int]:
+        """Trials of a rung, best first; of equals, the lowest number."""
+        sign = 1.0 if self.direction is Direction.MINIMIZE else -1.0
+        return sorted(self.rungs[level], key=lambda number: (sign * self.rungs[level][number], number))
+
+
+class SuccessiveHalving(Lasting):
+    """At each rung the best 1/`reduction_factor` of the trials that have reached it go on, the others are stopped.
+
+    Asynchronous: a trial is judged when it arrives, against those that arrived before it (ASHA's stopping form; Li et
+    al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, section 3). Nothing is taken back.
+    """
+
+    def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3) -> None:
+        self._factor = checked(reduction_factor)
+        self._ladder = Ladder(direction, reduction_factor, rungs)
+
+    def recall(self, look: Look) -> None:
+        self._ladder.place(look)
+
+    def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
+        level = self._ladder.place(look)
+        if level is None:
+            return None
+        size = len(self._ladder.rungs[level])
+        places = max(1, size // self._factor)
+        better = self._ladder.rank(look.number, level)
+        if better < places:
+            return None
+        return Outcome(
+            Ending.STOPPED, f"place {better + 1} of {size} at {look.progress:,}; the best {places} go on"
+        )
+
+
+class PausingHalving:
+    """Successive halving that takes back: a trial below the cut waits, and goes on once it is above it.
+
+    The promoting form of ASHA (Li et al., MLSys 2020, algorithm 2), with two differences. A trial that is above the cut
+    as it arrives goes on at once, which spares it a restart. And when no further trial will be begun, the best of those
+    that wait are trained on (the flush): as many of each rung as the cut
+    allows, rounded up, so that whoever leads a rung leaves it. ASHA without it missed the best of 64 in a quarter of noise-free searches.
+
+    Args:
+        direction: of the metric.
+        reduction_factor: of the trials on a rung, one in so many goes on.
+    """
+
+    def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3) -> None:
+        self._factor = checked(reduction_factor)
+        self._ladder = Ladder(direction, reduction_factor, rungs)
+        self._waiting: dict[int, _Level] = {}
+
+    def recall(self, look: Look) -> None:
+        self._ladder.place(look)
+
+    def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
+        level = self._ladder.place(look)
+        if level is None or look.final:
+            return None
+        size = len(self._ladder.rungs[level])
+        places = size // self._factor
+        better = self._ladder.rank(look.number, level)
+        if better < places:
+            return None
+        best = f"the best {places} go on" if places else f"{self._factor} are needed to compare"
+        return Paused(f"place {better + 1} of {size} at {look.progress:,}; {best}")
+
+    def set_aside(self, number: int) -> None:
+        if number in self._ladder.highest:
+            self._waiting[number] = self._ladder.highest[number]
+
+    def ended(self, number: int) -> None:
+        self._waiting.pop(number, None)
+
+    def revive(self, *, last: bool) -> int | None:
+        """The best one above the cut, highest rung first."""
+        for level in sorted(set(self._waiting.values()), key=lambda level: (-level[1], level[0])):
+            for number in self._ladder.order(level)[: self._places(level, last=last)]:
+                if self._waiting.get(number) == level:
+                    del self._waiting[number]
+                    return number
+        return None
+
+    def _places(self, level: _Level, *, last: bool) -> int:
+        size = len(self._ladder.rungs[level])
+        return -(-size // self._factor) if last else size // self._factor
+
+    def least(self) -> int | None:
+        """On the lowest rung, the last."""
+        if not self._waiting:
+            return None
+        level = min(self._waiting.values(), key=lambda level: level[1])
+        waiting = [number for number in self._ladder.order(level) if self._waiting.get(number) == level]
+        return waiting[-1]
+
+
+class BestOfRung:
+    """Every trial waits at its first measurement; once all are there, the best `keep` are trained to their ends.
+
+    "One epoch, then the best k": hard to beat where the order at the rung tells that at the end (Egele et al., Is One
+    Epoch All You Need For Multi-Fidelity Hyperparameter Optimization?, ESANN 2023).
+    """
+
+    def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), keep: int = 4) -> None:
+        del rungs
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise ValueError(f"keep requires a whole number from 1, got {keep!r}")
+        self._direction = direction
+        self._keep = keep
+        self._values: dict[int, float] = {}
+        self._waiting: set[int] = set()
+        self._gone_on: set[int] = set()
+
+    def recall(self, look: Look) -> None:
+        if look.number in self._values:
+            self._gone_on.add(look.number)
+        self._values.setdefault(look.number, look.value)
+
+    def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
+        if look.number in self._values or look.final:
+            return None
+        self._values[look.number] = look.value
+        return Paused(f"waits at {look.progress:,} for the others; the best {self._keep} go on")
+
+    def set_aside(self, number: int) -> None:
+        self._waiting.add(number)
+
+    def ended(self, number: int) -> None:
+        self._waiting.discard(number)
+
+    def revive(self, *, last: bool) -> int | None:
+        if not last or len(self._gone_on) >= self._keep:
+            return None
+        order = self._order()
+        if not order:
+            return None
+        self._gone_on.add(order[0])
+        self._waiting.discard(order[0])
+        return order[0]
+
+    def least(self) -> int | None:
+        return next(reversed(self._order()), None)
+
+    def _order(self) -> list[int]:
+        sign = 1.0 if self._direction is Direction.MINIMIZE else -1.0
+        return sorted(self._waiting & self._values.keys(), key=lambda number: (sign * self._values[number], number))
+
+
+def checked(reduction_factor: int) -> int:
+    if isinstance(reduction_factor, bool) or not isinstance(reduction_factor, int) or reduction_factor < 2:
+        raise ValueError(f"reduction_factor requires a whole number from 2, got {reduction_factor!r}")
+    return reduction_factor
+
+
+RULES: Mapping[str, tuple[type, tuple[str, ...]]] = {
+    "none": (Never, ()),
+    "successive halving": (SuccessiveHalving, ("reduction_factor",)),
+    "pausing halving": (PausingHalving, ("reduction_factor",)),
+    "best of rung": (BestOfRung, ("keep",)),
+}
+"""Rules of this room by the name a sweep gives them, with their options."""

@@ -1,0 +1,266 @@
+"""The sampler `auto`: evenly spread configurations first, then where a model of all curves expects to improve.
+
+Its choice is a function of the recorded trials, the study's seed and the trial's number: a study that was interrupted
+goes on as it would have gone on. Knows no Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from hpo.errors import UserError, did_you_mean
+from hpo.observations import Seen
+from hpo.space import Space
+from hpo.sweep import Strategy
+from hpo.trials import Direction, Value
+
+if TYPE_CHECKING:  # numpy and scipy are imported when a trial is asked for: `hpo check` must not wait for them
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+_OPTIONS = ("startup",)
+_LEVELS = (1 / 27, 1 / 9, 1 / 3, 1.0)  # of a trial, where its curve is looked at
+_POOL, _NEAR, _LEADERS = 512, 48, 5
+_NEIGHBOURHOODS = (0.02, 0.08, 0.25)
+_MOST_TRIALS = 160  # that a model is made of; it costs their number cubed
+_LEADING = 80
+_ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
+
+Fits = Callable[[Mapping[str, Value]], bool]
+
+
+class Suggester(Protocol):
+    """A sampler of our own."""
+
+    def suggest(self, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+        """The next configuration.
+
+        Args:
+            number: of the trial that will have it.
+            seen: every trial so far, those that run and those of a warm start too.
+            fits: whether a configuration is expected to fit into memory.
+        """
+        ...
+
+
+def make_suggester(
+    strategy: Strategy, space: Space, direction: Direction, seed: int, trials: int
+) -> Suggester | None:
+    """The sampler of a sweep, where it is one of ours; None where it is Optuna's.
+
+    Raises:
+        UserError: it does not take these options.
+    """
+    if strategy.name != "auto":
+        return None
+    for option in strategy.options:
+        if option not in _OPTIONS:
+            raise UserError(f"{strategy.name} has no option {option!r}.{did_you_mean(option, _OPTIONS)}")
+    startup = strategy.options.get("startup")
+    if startup is not None and (isinstance(startup, bool) or not isinstance(startup, int) or startup < 1):
+        raise UserError(f"{strategy.name}: startup requires a whole number from 1, got {startup!r}")
+    del trials
+    return ModelBased(space, direction, seed, startup)
+
+
+class ModelBased:
+    """Scrambled Sobol points, then the largest expected improvement under `hpo.surrogate`.
+
+    Args:
+        space: what is searched.
+        direction: of the metric.
+        seed: of the study.
+        startup: trials before a model is made; None: by the number of settings.
+    """
+
+    def __init__(self, space: Space, direction: Direction, seed: int, startup: int | None = None) -> None:
+        self._space = space
+        self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+        self._seed = seed
+        self._startup = startup or max(4, min(10, 2 + len(space.parameters)))
+
+    def suggest(self, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+        from hpo.encoding import Encoding
+
+        encoding = Encoding(self._space)
+        useful = [trial for trial in seen if not trial.says_nothing]
+        if len(useful) < self._startup or not any(trial.curve for trial in useful):
+            return self._spread(encoding, number, useful, fits)
+        return self._improve(encoding, number, self._bounded(useful), fits)
+
+    # -- without a model --------------------------------------------------------------------------------
+
+    def _spread(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+        """The next point of the study's Sobol sequence; one that was tried or does not fit is passed over."""
+        from scipy.stats import qmc
+
+        sequence = qmc.Sobol(encoding.axes, scramble=True, rng=self._seed)
+        places = encoding.snap(sequence.random_base2(max(5, (number + 16).bit_length())))
+        tried = {self._key(encoding, trial) for trial in seen}
+        order = [*range(number, len(places)), *range(number)]
+        untried = [index for index in order if places[index].round(9).tobytes() not in tried]
+        for index in untried:
+            if fits(found := encoding.parameters(places[index])):
+                return found
+        return encoding.parameters(places[(untried or order)[0]])
+
+    @staticmethod
+    def _key(encoding: Encoding, trial: Seen) -> bytes:
+        return bytes(encoding.units(trial.parameters).round(9).tobytes())
+
+    # -- with a model -----------------------------------------------------------------------------------
+
+    def _bounded(self, seen: Sequence[Seen]) -> Sequence[Seen]:
+        return seen
+
+    def _improve(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+        import numpy as np
+
+        from hpo.surrogate import Observations, Surrogate
+
+        generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
+        places_NP = np.array([encoding.units(trial.parameters) for trial in seen])
+        features_NF = encoding.features(places_NP)
+        table = _Table.of(seen, self._sign)
+        observations = Observations(
+            features_NF[table.trial], table.depth(), np.array(table.level, dtype=np.int64), standardized(table)
+        )
+        model = Surrogate(observations)
+        depth, level = table.target()
+        waiting = [index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve]
+        if waiting:
+            model = model.believing(features_NF[waiting], depth, level)
+        mean_N, _ = model.predict(features_NF, depth, level)
+        best = float(mean_N.min())
+
+        tried = {place.round(9).tobytes() for place in places_NP}
+
+        def ranked(pool_MP: Array) -> list[tuple[float, Array]]:
+            fresh = [place for place in encoding.snap(pool_MP) if place.round(9).tobytes() not in tried]
+            if not fresh:
+                return []
+            mean, spread = model.predict(encoding.features(np.array(fresh)), depth, level)
+            gain = expected_improvement(mean, spread, best)
+            return sorted(zip(gain.tolist(), fresh, strict=True), key=lambda pair: -pair[0])
+
+        leaders = places_NP[np.argsort(mean_N, kind="stable")[:_LEADERS]]
+        found = ranked(np.concatenate([generator.random((_POOL, encoding.axes)), _around(leaders, generator)]))
+        finer = ranked(_around(np.array([place for _, place in found[:3]]), generator)) if found else []
+        for _, place in sorted([*found, *finer], key=lambda pair: -pair[0]):
+            if fits(parameters := encoding.parameters(place)):
+                return parameters
+        return self._spread(encoding, number, seen, fits)
+
+
+def _around(centres_CP: Array, generator: np.random.Generator) -> Array:
+    """Places near others: some of their axes moved, by little or much."""
+    import numpy as np
+
+    count, axes = len(centres_CP) * _NEAR, centres_CP.shape[1]
+    moved = np.repeat(centres_CP, _NEAR, axis=0)
+    width = generator.choice(_NEIGHBOURHOODS, size=(count, 1))
+    chosen = generator.random((count, axes)) < max(0.5, 1 / axes)
+    chosen[np.arange(count), generator.integers(axes, size=count)] = True
+    step = generator.normal(size=(count, axes)) * width
+    # A choice without neighbours is reached by a jump alone.
+    jump = generator.random((count, axes)) < 0.1
+    fresh = np.where(jump, generator.random((count, axes)), np.clip(moved + step, 0.0, 1.0))
+    result: Array = np.where(chosen, fresh, moved)
+    return result
+
+
+def expected_improvement(mean_M: Array, spread_M: Array, best: float) -> Array:
+    """Of the smallest value, by places of which mean and standard deviation are known (Jones et al. 1998, eq. 15)."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    shift = (best - mean_M) / spread_M
+    density = np.exp(-0.5 * shift**2) / math.sqrt(2 * math.pi)
+    gain: Array = spread_M * (shift * ndtr(shift) + density)
+    return gain
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Measurements as columns: which trial, at what share of it, on which level, what value (smaller is better)."""
+
+    trial: list[int]
+    share: list[float]
+    level: list[int]
+    value: list[float]
+
+    @classmethod
+    def of(cls, seen: Sequence[Seen], sign: float) -> _Table:
+        table = cls([], [], [], [])
+        whole = max((trial.curve[-1][0] for trial in seen if trial.curve), default=1)
+        bad: list[int] = []
+        for index, trial in enumerate(seen):
+            table._add(index, trial, sign, whole)
+            if trial.is_bad:
+                bad.append(index)
+        worst = max(table.value, default=0.0)
+        for index in bad:
+            table._append(index, 1.0, len(_LEVELS) - 1, worst)
+        return table
+
+    def _add(self, index: int, trial: Seen, sign: float, whole: int) -> None:
+        length = trial.length or whole
+        last = len(_LEVELS) - 1
+        for level, share in enumerate(_LEVELS[:-1]):
+            # The last measurement up to a level stands for it, unless it belongs to the one before.
+            reached = [m for m in trial.curve if share / 3 * 1.001 < m[0] / length <= share * 1.001]
+            if reached:
+                self._append(index, reached[-1][0] / length, level, sign * reached[-1][1])
+        if trial.value is not None:
+            self._append(index, 1.0, last, sign * trial.value)
+
+    def _append(self, trial: int, share: float, level: int, value: float) -> None:
+        self.trial.append(trial)
+        self.share.append(share)
+        self.level.append(level)
+        self.value.append(value)
+
+    def depth(self) -> Array:
+        """How far from the end, by logarithm: 0 at the end, 1 at the earliest level."""
+        import numpy as np
+
+        depth: Array = np.log(np.array(self.share)) / math.log(_LEVELS[0])
+        return depth
+
+    def target(self) -> tuple[float, int]:
+        """The level to find the best of: the end, or as far as enough trials have come."""
+        counts = [self.level.count(level) for level in range(len(_LEVELS))]
+        level = next((one for one in reversed(range(len(_LEVELS))) if counts[one] >= _ENOUGH), None)
+        if level is None:
+            level = max(range(len(_LEVELS)), key=lambda one: (counts[one], one))
+        return math.log(_LEVELS[level]) / math.log(_LEVELS[0]), level
+
+
+def standardized(table: _Table) -> Array:
+    """Values of which each level has its median at 0, the good half a spread of about 1, and the bad half no tail.
+
+    A loss that exploded says that its configuration is bad, and not how bad: beyond the median the distance counts by
+    its logarithm.
+    """
+    import numpy as np
+
+    value, level = np.array(table.value), np.array(table.level)
+    centred = np.empty_like(value)
+    spreads: list[float] = []
+    for one in np.unique(level):
+        here = value[level == one]
+        centred[level == one] = here - np.median(here)
+        if len(here) >= _ENOUGH:
+            spreads.append(float(np.median(here) - np.quantile(here, 0.1)))
+    scale = float(np.median(spreads)) if spreads else float(np.abs(centred).max(initial=0.0))
+    if scale <= 0:
+        scale = float(np.abs(centred).max(initial=0.0)) or 1.0
+    centred /= scale
+    bounded: Array = np.where(centred > 0, np.log1p(np.maximum(centred, 0.0)), centred)
+    return bounded
