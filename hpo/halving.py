@@ -138,10 +138,17 @@ class Ladder:
         last = self.highest.get(look.number)
         return last is None or look.progress >= self.factor * last[1]
 
-    def rank(self, number: int, level: _Level) -> int:
+    def better(self, number: int, level: _Level) -> int:
         """How many on the rung are better."""
         rung = self.rungs[level]
         return sum(self.direction.better(other, rung[number]) for other in rung.values())
+
+    def before(self, number: int, level: _Level) -> int:
+        """How many on the rung come before: the better ones, and equals of lower numbers."""
+        rung = self.rungs[level]
+        return self.better(number, level) + sum(
+            other < number and value == rung[number] for other, value in rung.items()
+        )
 
     def order(self, level: _Level) -> list[int]:
         """Trials of a rung, best first; of equals, the lowest number."""
@@ -169,7 +176,7 @@ class SuccessiveHalving(Lasting):
             return None
         size = len(self._ladder.rungs[level])
         places = max(1, size // self._factor)
-        better = self._ladder.rank(look.number, level)
+        better = self._ladder.better(look.number, level)
         if better < places:
             return None
         return Outcome(
@@ -204,7 +211,7 @@ class PausingHalving:
             return None
         size = len(self._ladder.rungs[level])
         places = size // self._factor
-        better = self._ladder.rank(look.number, level)
+        better = self._ladder.before(look.number, level)
         if better < places:
             return None
         best = f"the best {places} go on" if places else f"{self._factor} are needed to compare"

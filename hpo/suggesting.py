@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # numpy and scipy are imported when a trial is asked for: `hp
     Array = NDArray[np.float64]
 
 _OPTIONS = ("startup",)
+_STARTUP = 4
 _LEVELS = (1 / 27, 1 / 9, 1 / 3, 1.0)  # of a trial, where its curve is looked at
 _POOL, _NEAR, _LEADERS = 512, 48, 5
 _NEIGHBOURHOODS = (0.02, 0.08, 0.25)
@@ -83,7 +84,7 @@ class ModelBased:
         self._space = space
         self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
         self._seed = seed
-        self._startup = startup or max(4, min(10, 2 + len(space.parameters)))
+        self._startup = startup or _STARTUP
 
     def suggest(self, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
         from hpo.encoding import Encoding
@@ -101,7 +102,9 @@ class ModelBased:
         from scipy.stats import qmc
 
         sequence = qmc.Sobol(encoding.axes, scramble=True, rng=self._seed)
-        places = encoding.snap(sequence.random_base2(max(5, (number + 16).bit_length())))
+        points = sequence.random_base2(max(5, (number + 16).bit_length()))
+        points[0] = 0.5  # people put their ranges around what they expect
+        places = encoding.snap(points)
         tried = {self._key(encoding, trial) for trial in seen}
         order = [*range(number, len(places)), *range(number)]
         untried = [index for index in order if places[index].round(9).tobytes() not in tried]

@@ -8,7 +8,8 @@ import optuna
 import pytest
 
 from hpo.errors import UserError
-from hpo.stopping import OptunaPruner, SuccessiveHalving, make_rule
+from hpo.halving import RULES, Look, Rule, SuccessiveHalving
+from hpo.stopping import OptunaPruner, make_rule
 from hpo.sweep import PRUNERS, Strategy
 from hpo.trials import Direction
 
@@ -19,20 +20,16 @@ OPTIONS = {
 }
 
 
-class Numbered:
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def judge(rule: SuccessiveHalving, number: int, progress: int, value: float) -> bool:
-    return rule.reason_to_stop(Numbered(number), progress, value) is not None  # type: ignore[arg-type]
+def judge(rule: Rule, number: int, progress: int, value: float) -> bool:
+    """Whether a trial is not to go on."""
+    return rule.judge(Look(number, progress, value), lambda: False) is not None
 
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_each_pruner_of_the_sweep_can_be_made(name: str) -> None:
     rule, pruner = make_rule(Strategy(name, OPTIONS.get(name, {})), Direction.MINIMIZE, 10)
     assert isinstance(pruner, optuna.pruners.BasePruner)
-    assert isinstance(rule, OptunaPruner) == (name not in ("none", "successive halving"))
+    assert isinstance(rule, OptunaPruner) == (name not in RULES)
 
 
 def test_a_pruner_by_import_path_is_any_optuna_class() -> None:
@@ -45,7 +42,7 @@ def test_a_pruner_by_import_path_is_any_optuna_class() -> None:
 @pytest.mark.parametrize("direction", Direction)
 def test_halving_keeps_the_best_third_of_those_that_have_arrived(direction: Direction) -> None:
     sign = 1 if direction is Direction.MINIMIZE else -1
-    rule = SuccessiveHalving(direction, 3)
+    rule = SuccessiveHalving(direction)
     assert not judge(rule, 0, 10, sign * 5.0)  # the first is the best so far
     assert judge(rule, 1, 10, sign * 6.0)
     assert not judge(rule, 2, 10, sign * 4.0)
@@ -59,20 +56,20 @@ def test_halving_never_stops_the_best() -> None:
         generator = random.Random(seed)
         values = {number: generator.random() for number in range(40)}
         best = min(values, key=values.__getitem__)
-        rule = SuccessiveHalving(Direction.MINIMIZE, 3)
+        rule = SuccessiveHalving(Direction.MINIMIZE)
         stopped = {n for n in generator.sample(sorted(values), 40) if any(judge(rule, n, p, values[n]) for p in (1, 3))}
         assert best not in stopped
         assert len(stopped) > 15
 
 
 def test_halving_compares_only_at_the_same_progress() -> None:
-    rule = SuccessiveHalving(Direction.MINIMIZE, 3)
+    rule = SuccessiveHalving(Direction.MINIMIZE)
     judge(rule, 0, 10, 1.0)
     assert not judge(rule, 1, 11, 9.0)
 
 
 def test_halving_judged_twice_at_a_rung_judges_alike() -> None:
-    rule = SuccessiveHalving(Direction.MINIMIZE, 3)
+    rule = SuccessiveHalving(Direction.MINIMIZE)
     for number, value in enumerate((5.0, 4.0, 3.0)):
         judge(rule, number, 10, value)
     assert judge(rule, 3, 10, 3.5) == judge(rule, 3, 10, 3.5) is True
@@ -82,7 +79,7 @@ def test_halving_agrees_with_optuna_at_optunas_own_rungs() -> None:
     """Equal rungs, equal factor, one report a rung: the same trials are stopped."""
     for seed in range(10):
         generator = random.Random(seed)
-        ours = SuccessiveHalving(Direction.MINIMIZE, 3)
+        ours = SuccessiveHalving(Direction.MINIMIZE)
         study = optuna.create_study(pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3))
         for number in range(40):
             trial = study.ask()
