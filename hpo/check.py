@@ -24,7 +24,7 @@ from hpo.wording import duration, number, parameters
 def sweep_view(plan: Plan) -> RenderableType:
     """The space, the baseline, and how it will be searched."""
     sweep = plan.sweep
-    search = sweep.search
+    search = plan.search
     space = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("searched", "values", "baseline", "only when"):
         space.add_column(column)
@@ -43,6 +43,7 @@ def sweep_view(plan: Plan) -> RenderableType:
         f"{sweep.metric.direction} {sweep.metric.name} of {plan.objective.name}",
         f"{count} trials: {_first(len(plan.known) - 1)}, then {search.sampler}",
         f"stopping: {search.pruner} at {_rungs(plan)}",
+        *plan.reasons,
         str(layout(sweep.launch, gpus(), cores())) + f"; seed {search.seed}",
     ]
     if search.time_limit_seconds:

@@ -29,6 +29,7 @@ from hpo.arguments import (
     at,
     console,
     errors,
+    study_names_that_begin,
 )
 from hpo.errors import HpoError, SweepError, UserError
 
@@ -238,6 +239,68 @@ def show(
         console.print(report.study_view(summary, promotions(folder)))
     else:
         console.print(report.trial_view(summary, record))
+
+
+@app.command()
+def replay(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY|TABLE",
+            help="A finished study's name, a file of recorded trials (FILE or FILE#TABLE), or synthetic:SEED.",
+            autocompletion=study_names_that_begin,
+        ),
+    ],
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option("--sampler", help="To try, with options after commas (auto,startup=8). Again for more."),
+    ] = None,
+    pruner: Annotated[
+        list[str] | None,
+        typer.Option("--pruner", help="To try (successive halving,reduction_factor=4). Again for more."),
+    ] = None,
+    rungs: Annotated[
+        str | None, typer.Option("--rungs", help="Where trials are compared, as shares of a whole one: 1/9,1/3,1.")
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Searches of each strategy, each with its seed.")
+    ] = 20,
+    slots: Annotated[int, typer.Option("--slots", min=1, max=64, help="Trials at once, in simulated time.")] = 1,
+    budget: Annotated[
+        float, typer.Option("--budget", min=0.1, help="What a search may cost, in whole trainings.")
+    ] = 20.0,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write what each found over its cost as a picture (.svg or .png).")
+    ] = None,
+    studies: Studies = DEFAULT_STUDIES,
+) -> None:
+    """Search a finished study or a recorded table again: what other samplers and stopping rules would have found."""
+    from hpo import backtest
+    from hpo.replay import telling
+    from hpo.replay.contest import Terms
+    from hpo.run import waiting
+
+    if plot is not None and (plot.suffix not in (".svg", ".png") or not plot.parent.is_dir()):
+        raise UserError(f"--plot {plot}: requires a name that ends in .svg or .png, in a folder that is there.")
+    found = backtest.target(what, studies)
+    shares = backtest.shares(rungs)
+    backtests, searches = backtest.entrants(
+        sampler or [], pruner or [], shares, is_study=found.is_study, curves=found.table.has_curves
+    )
+    for line in telling.about(found.table, found.guessed, found.error):
+        console.print(line, markup=False, soft_wrap=True)
+    if backtests:
+        with waiting(console, "replaying the recorded trials"):
+            results = list(backtest.run(found.table, backtests, Terms(repeats, slots, None)))
+        console.print()
+        console.print(telling.backtest_view(results))
+    with waiting(console, f"searching {len(searches)} x {repeats} times"):
+        results = list(backtest.run(found.table, searches, Terms(repeats, slots, budget)))
+    console.print()
+    console.print(telling.contest_view(results))
+    if plot is not None:
+        telling.plot(results, plot)
+        console.print(f"wrote {plot}", markup=False)
 
 
 @app.command()

@@ -152,7 +152,7 @@ def stops_at_most(pruner: Strategy, trial: int, arrived: int) -> float:
     match pruner.name:
         case "none":
             return 0.0
-        case "successive halving" | "hyperband":
+        case "successive halving" | "pausing halving" | "hyperband":
             return 1 - max(1, arrived // int(option("reduction_factor", 3))) / arrived
         case "median" | "percentile":
             return 1 - option("percentile", 50.0) / 100 if trial >= option("n_startup_trials", 5) else 0.0
@@ -245,7 +245,7 @@ class Simulation:
         """How much of a trial's time passes before it is stopped; 1 where it is not."""
         for rung, share in enumerate(self._findings.stages[:-1]):
             arrived[rung] += 1
-            chance = stops_at_most(self._plan.sweep.search.pruner, trial, arrived[rung])
+            chance = stops_at_most(self._plan.search.pruner, trial, arrived[rung])
             if self._generator.random() < strictness * chance:
                 return share
         return 1.0

@@ -179,9 +179,7 @@ class SuccessiveHalving(Lasting):
         better = self._ladder.better(look.number, level)
         if better < places:
             return None
-        return Outcome(
-            Ending.STOPPED, f"place {better + 1} of {size} at {look.progress:,}; the best {places} go on"
-        )
+        return Outcome(Ending.STOPPED, f"place {better + 1} of {size} at {look.progress:,}; the best {places} go on")
 
 
 class PausingHalving:

@@ -7,6 +7,7 @@ and a function that reads it; what is wrong is noted in the document, and the pa
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ class Launch:
 
     Attributes:
         keep: which trials' working folders (checkpoints) stay once they have ended: the best one's, or all.
+        checkpoints_gib: what the checkpoints of trials that the stopping rule set aside may take on disk, in GiB;
+            `auto`: a quarter of what is free as the run begins. Beyond it, the least promising are given up.
         memory_gib: what a trial's process may take of the host's memory, in GiB; None: all there is.
     """
 
@@ -31,6 +34,7 @@ class Launch:
     threads: int | Literal["auto"] = "auto"
     keep: Literal["best", "all"] = "best"
     memory_gib: float | None = None
+    checkpoints_gib: float | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ class Storage:
 
 def launch(document: Document) -> Launch:
     path: Path_ = ("launch",)
-    keys = ("slots", "trials_per_gpu", "threads", "keep", "memory_gib")
+    keys = ("slots", "trials_per_gpu", "threads", "keep", "memory_gib", "checkpoints_gib")
     values = document.known(path, document.tree.get("launch"), keys)
     return Launch(
         slots=document.whole(path, values, "slots", "auto", 1, ("auto",)),
@@ -137,7 +141,15 @@ def launch(document: Document) -> Launch:
         threads=document.whole(path, values, "threads", "auto", 1, ("auto",)),
         keep=document.word(path, values, "keep", ("best", "all")),
         memory_gib=document.number(path, values, "memory_gib"),
+        checkpoints_gib=_checkpoints(document, path, values),
     )
+
+
+def _checkpoints(document: Document, path: Path_, values: Mapping[str, Any]) -> float | Literal["auto"]:
+    if values.get("checkpoints_gib", "auto") == "auto":
+        return "auto"
+    found = document.number(path, values, "checkpoints_gib", 0.0, "auto")
+    return "auto" if found is None else found
 
 
 def on_failure(document: Document) -> OnFailure:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from hpo.defaults import PAUSING, Circumstances, reasons, settled
 from hpo.document import Path_
 from hpo.errors import Mistake, UserError, did_you_mean
 from hpo.objective import Objective, load
@@ -36,9 +38,20 @@ class Plan:
     def metric(self) -> Metric:
         return self.sweep.metric
 
-    @property
+    @cached_property
     def search(self) -> Search:
-        return self.sweep.search
+        """How it is searched, with every `auto` decided."""
+        return settled(self.sweep.search, self.circumstances)
+
+    @property
+    def circumstances(self) -> Circumstances:
+        written = ("search", "rungs") in self.sweep.places
+        return Circumstances("directory" in self.objective.accepts, self.sweep.storage is not None, written)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why `auto` stands for what it does."""
+        return reasons(self.sweep.search, self.circumstances)
 
     @property
     def baseline(self) -> Mapping[str, Value]:
@@ -47,8 +60,7 @@ class Plan:
     @property
     def rungs(self) -> tuple[Rung, ...]:
         """Where trials measure; an objective that does not say its length measures where it likes."""
-        written = ("search", "rungs") in self.sweep.places
-        return self.sweep.search.rungs if written or self.objective.has("length") else ()
+        return self.search.rungs if self.circumstances.rungs_written or self.objective.has("length") else ()
 
     def settings(self, parameters: Mapping[str, Value]) -> dict[str, object]:
         """The whole configuration of a trial by dotted name: what is fixed, and what was sampled."""
@@ -212,6 +224,19 @@ class _Checker:
                     path,
                     f"shares require a function length(config) beside {self.objective.name}. "
                     "Write the rungs in tokens.",
+                )
+        if search.pruner.name in PAUSING:
+            path = ("search", "pruner")
+            if self.sweep.storage is not None:
+                self.wrong(
+                    path,
+                    f"{search.pruner.name} sets trials aside, which trials of a shared study cannot be. "
+                    "Use median or successive halving.",
+                )
+            elif "directory" not in self.objective.accepts:
+                self.warnings.append(
+                    f"{search.pruner.name} takes trials up again, and {self.objective.name} keeps no checkpoints (it has "
+                    "no argument `directory`): they will begin anew"
                 )
         if search.sampler.name == "grid" and self.sweep.space.grid() is None:
             self.wrong(("search", "sampler"), "grid requires a step or choices for every searched setting.")

@@ -125,8 +125,8 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         objective=sweep.objective,
         metric={"name": sweep.metric.name, "direction": sweep.metric.direction.value, "at": sweep.metric.at},
         search={
-            "sampler": str(sweep.search.sampler),
-            "pruner": str(sweep.search.pruner),
+            "sampler": str(planned.search.sampler),
+            "pruner": str(planned.search.pruner),
             "trials": sweep.search.trials,
             "seed": sweep.search.seed,
             "rungs": [rung if isinstance(rung, int) else str(rung) for rung in planned.rungs],
@@ -272,7 +272,7 @@ def conduct(
         KeyboardInterrupt: the user asked to stop at once; the study can be resumed.
     """
     fresh = not folder.journal.exists()
-    search = planned.sweep.search
+    search = planned.search
     webhook = notification.address(planned.sweep)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(folder))
@@ -294,6 +294,8 @@ def conduct(
         record = dataclasses.replace(StudyRecord.read(folder), facts=facts, rates=dataclasses.asdict(rates))
         record.write(folder)
         console.print(f"study {folder.name}: {shape}; {search.sampler}, {search.pruner}")
+        for line in planned.reasons:
+            console.print(line, markup=False, soft_wrap=True)
         planned = _warmed(planned, folder, facts, console)
         if record.shared is not None:
             _enter(planned, folder, console, fresh=fresh)
@@ -314,11 +316,17 @@ def conduct(
             sweep.notify,
             webhook,
             None if sweep.storage is None else SharedJournal(folder, study, sweep.storage.lost_after_seconds),
+            _checkpoint_bytes(sweep.launch.checkpoints_gib, folder),
         )
         try:
             return drive(study, terms, folder, launcher, record, console).state
         finally:
             _catch_up(pumps, folder, console)
+
+
+def _checkpoint_bytes(gib: float | str, folder: StudyFolder) -> int:
+    """What checkpoints of trials that were set aside may take; by itself, a quarter of what is free on the disk."""
+    return shutil.disk_usage(folder.root).free // 4 if isinstance(gib, str) else int(gib * 2**30)
 
 
 def _enter(planned: Plan, folder: StudyFolder, console: Console, *, fresh: bool) -> None:

@@ -148,7 +148,9 @@ class Search:
         unfinished = {trial.number for trial in self.history.unfinished}
         self._elsewhere = {number for number in unfinished if not self.journal.holds(number)}
         here = sorted(unfinished - self._elsewhere)
-        self._paused = {number: self.history.assignment(number) for number in here if self.history.trials[number].paused}
+        self._paused = {
+            number: self.history.assignment(number) for number in here if self.history.trials[number].paused
+        }
         self._sizes = {number: size(self.folder.trial(number)) for number in self._paused}
         self._waiting = [_Waiting(self.history.assignment(number)) for number in here if number not in self._paused]
         self._seconds = {number: trial.seconds for number, trial in self.history.trials.items()}

@@ -62,6 +62,7 @@ class Terms:
         notify: who is told of what.
         webhook: the address for that, a secret.
         journal: one that other coordinators write too; None: the folder's own.
+        checkpoint_bytes: what trials that the stopping rule set aside may take on disk; None: no bound.
     """
 
     trials: int
@@ -73,6 +74,7 @@ class Terms:
     notify: Notify | None = None
     webhook: str | None = field(default=None, repr=False)
     journal: Journal | None = None
+    checkpoint_bytes: int | None = None
 
 
 class _Leaving:
@@ -124,8 +126,9 @@ def drive(
                 leaving = _Leaving(interrupt, terms.seconds, meter, view)
                 journal.attend(leaving, view.note)
                 search = Search(
-                    trials, launcher, journal, folder, history, count, leaving, terms.policy, terms.divides, meter
-                )
+                    trials, launcher, journal, folder, history, count, leaving, terms.policy, terms.divides, meter,
+                    checkpoint_bytes=terms.checkpoint_bytes,
+                )  # fmt: skip
                 for event in search.events():
                     view.show(event)
                     if isinstance(event, Elsewhere) and isinstance(event.event, Ended):

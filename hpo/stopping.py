@@ -42,6 +42,8 @@ def make_rule(
     Raises:
         UserError: the class cannot be imported or does not take these options.
     """
+    if strategy.name == "auto":  # of a sweep whose objective is not known, so that it is not decided yet
+        strategy = Strategy("none")
     if strategy.name not in RULES:
         return OptunaPruner(strategy.name.rpartition(":")[2]), _pruner(strategy, first_rung)
     make, known = RULES[strategy.name]

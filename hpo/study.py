@@ -78,16 +78,16 @@ def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | Non
         UserError: an override is malformed.
     """
     drafted, sweep, mistakes = draft(text, path, assignments, name)
-    mistakes += _check_strategies(sweep)
+    mistakes += _check_strategies(sweep, sweep.search if drafted is None else drafted.search)
     if drafted is None or mistakes:
         raise SweepError(by_line(mistakes))
     return drafted
 
 
-def _check_strategies(sweep: Sweep) -> list[Mistake]:
+def _check_strategies(sweep: Sweep, search: Search) -> list[Mistake]:
     mistakes: list[Mistake] = []
-    search = sweep.search
     try:
+        make_suggester(search.sampler, sweep.space, sweep.metric.direction, 0)
         sampler = make_sampler(search.sampler, seed=0, number=0, conditional=sweep.space.conditional)
         with _quiet():
             distributions = {p.name: _distribution(p.dimension) for p in sweep.space.parameters}
@@ -143,9 +143,7 @@ class Study:
         self._sampler = question.search.sampler
         lessons = [] if folder is None else [one for source in warming.read(folder.warm) for one in source.lessons]
         self._lessons = [_lesson(lesson) for lesson in lessons]
-        self._suggester = make_suggester(
-            self._sampler, question.space, self._metric.direction, question.search.seed, question.search.trials
-        )
+        self._suggester = make_suggester(self._sampler, question.space, self._metric.direction, question.search.seed)
         self._begin(history)
         grid = question.space.grid() if self._sampler.name == "grid" else None
         self._grid = None if grid is None else [values for values in grid if values not in question.known]
@@ -156,9 +154,7 @@ class Study:
     def _begin(self, history: History) -> None:
         """Open Optuna's store and bring it up to the record, or back to it."""
         question = self._question
-        self._rule, pruner = make_rule(
-            question.search.pruner, self._metric.direction, self._first_rung, question.rungs
-        )
+        self._rule, pruner = make_rule(question.search.pruner, self._metric.direction, self._first_rung, question.rungs)
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
         self._seen: dict[int, Seen] = {}

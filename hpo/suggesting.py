@@ -6,6 +6,8 @@ goes on as it would have gone on. Knows no Optuna.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +22,16 @@ from hpo.trials import Direction, Value
 
 if TYPE_CHECKING:  # numpy and scipy are imported when a trial is asked for: `hpo check` must not wait for them
     import numpy as np
+    import threadpoolctl
     from numpy.typing import NDArray
+
+    from hpo.encoding import Encoding
 
     Array = NDArray[np.float64]
 
 _OPTIONS = ("startup",)
 _STARTUP = 4
-_LEVELS = (1 / 27, 1 / 9, 1 / 3, 1.0)  # of a trial, where its curve is looked at
+_LEVELS = (1 / 27, 1 / 9, 1 / 3, 2 / 3, 1.0)  # of a trial, about where its curve is looked at
 _POOL, _NEAR, _LEADERS = 512, 48, 5
 _NEIGHBOURHOODS = (0.02, 0.08, 0.25)
 _MOST_TRIALS = 160  # that a model is made of; it costs their number cubed
@@ -34,6 +39,21 @@ _LEADING = 80
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 
 Fits = Callable[[Mapping[str, Value]], bool]
+
+
+@functools.cache
+def _libraries() -> threadpoolctl.ThreadpoolController:
+    import numpy as np  # noqa: F401  # their libraries must be there to be found
+    import scipy.linalg  # noqa: F401
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()
+
+
+def single_threaded() -> contextlib.AbstractContextManager[object]:
+    """The matrices are small, and the cores are the trials': several threads would wait for each other."""
+    found: contextlib.AbstractContextManager[object] = _libraries().limit(limits=1)
+    return found
 
 
 class Suggester(Protocol):
@@ -50,9 +70,7 @@ class Suggester(Protocol):
         ...
 
 
-def make_suggester(
-    strategy: Strategy, space: Space, direction: Direction, seed: int, trials: int
-) -> Suggester | None:
+def make_suggester(strategy: Strategy, space: Space, direction: Direction, seed: int) -> Suggester | None:
     """The sampler of a sweep, where it is one of ours; None where it is Optuna's.
 
     Raises:
@@ -66,7 +84,6 @@ def make_suggester(
     startup = strategy.options.get("startup")
     if startup is not None and (isinstance(startup, bool) or not isinstance(startup, int) or startup < 1):
         raise UserError(f"{strategy.name}: startup requires a whole number from 1, got {startup!r}")
-    del trials
     return ModelBased(space, direction, seed, startup)
 
 
@@ -93,7 +110,8 @@ class ModelBased:
         useful = [trial for trial in seen if not trial.says_nothing]
         if len(useful) < self._startup or not any(trial.curve for trial in useful):
             return self._spread(encoding, number, useful, fits)
-        return self._improve(encoding, number, self._bounded(useful), fits)
+        with single_threaded():
+            return self._improve(encoding, number, self._bounded(useful), fits)
 
     # -- without a model --------------------------------------------------------------------------------
 
@@ -215,13 +233,20 @@ class _Table:
     def _add(self, index: int, trial: Seen, sign: float, whole: int) -> None:
         length = trial.length or whole
         last = len(_LEVELS) - 1
-        for level, share in enumerate(_LEVELS[:-1]):
-            # The last measurement up to a level stands for it, unless it belongs to the one before.
-            reached = [m for m in trial.curve if share / 3 * 1.001 < m[0] / length <= share * 1.001]
-            if reached:
-                self._append(index, reached[-1][0] / length, level, sign * reached[-1][1])
+        nearest: dict[int, tuple[float, float, float]] = {}
+        for progress, value in trial.curve:
+            if progress >= length:
+                continue
+            share = progress / length
+            distance, level = min((abs(math.log(share / one)), level) for level, one in enumerate(_LEVELS[:-1]))
+            if level not in nearest or distance < nearest[level][0]:
+                nearest[level] = (distance, share, value)
+        for level, (_, share, value) in nearest.items():
+            self._append(index, share, level, sign * value)
         if trial.value is not None:
             self._append(index, 1.0, last, sign * trial.value)
+        elif trial.curve and not nearest:  # its last measurement is behind it, and it has not ended yet
+            self._append(index, 1.0, last, sign * trial.curve[-1][1])
 
     def _append(self, trial: int, share: float, level: int, value: float) -> None:
         self.trial.append(trial)

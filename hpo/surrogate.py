@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 _SQRT5 = math.sqrt(5.0)
 _LEVEL_VARIANCE = 25.0  # of each level's mean, around what all have in common; values are standardized
 _JITTER = 1e-8
-_STEPS = 25
+_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Surrogate:
         if len(self._seen.value_N) < 3:
             return self._centre
         found = minimize(
-            self._loss, self._centre, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS},
+            self._loss, self._centre, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "ftol": 1e-4},
             bounds=[(c - 4 * w, c + 4 * w) for c, w in zip(self._centre, self._width, strict=True)],
         )  # fmt: skip
         best: Array = found.x

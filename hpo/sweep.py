@@ -23,6 +23,7 @@ from hpo.trials import Direction, Metric, Rung, Value
 
 SAMPLERS = ("auto", "tpe", "gp", "cma-es", "qmc", "random", "grid")
 PRUNERS = (
+    "auto",
     "median",
     "percentile",
     "successive halving",
@@ -73,13 +74,12 @@ class Strategy:
 class Search:
     """How to search. `trials` counts every trial that ended, the baseline included.
 
-    The default rule is a mild one from a third of a trial on. Under a learning rate that falls to the end, the order
-    of trials at 1/9 was measured to say nothing of that at the end (studies/tinyshakespeare).
+    What `auto` stands for is decided in `hpo.defaults`, and so are rungs that are not given.
     """
 
     trials: int = 20
-    sampler: Strategy = Strategy("tpe")
-    pruner: Strategy = Strategy("median")
+    sampler: Strategy = Strategy("auto")
+    pruner: Strategy = Strategy("auto")
     time_limit_seconds: float | None = None
     seed: int = 0
     rungs: tuple[Rung, ...] = ()
@@ -338,7 +338,7 @@ class _Reader(Document):
             pruner=self.strategy((*path, "pruner"), values.get("pruner"), PRUNERS, default.pruner),
             time_limit_seconds=self.seconds((*path, "time_limit"), values.get("time_limit")),
             seed=self.whole(path, values, "seed", default.seed, 0),
-            rungs=self.rungs((*path, "rungs"), values.get("rungs", ["1/3", "2/3", 1.0])),
+            rungs=self.rungs((*path, "rungs"), values.get("rungs", [])),
         )
 
     def trials(self, path: Path_, values: Mapping[str, Any], default: int) -> int:

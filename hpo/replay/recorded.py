@@ -92,7 +92,7 @@ def _step_law(path: Path, records: Sequence[Columns]) -> list[Table]:
 
 # -- translation ----------------------------------------------------------------------------------------
 
-_NMT = {
+_NMT: dict[str, Callable[[str], int | float]] = {
     "bpe_symbols": _whole,
     "num_layers": _whole,
     "num_embed": _whole,
@@ -104,7 +104,9 @@ _NMT = {
 
 def _translations(path: Path, records: Sequence[Columns]) -> list[Table]:
     """Zhang and Duh, Reproducible and Efficient Benchmarks for Hyperparameter Optimization of NMT, TACL 2020."""
-    parameters = [{name: parse(record[name]) for name, parse in _NMT.items()} for record in records]
+    parameters: list[dict[str, Value]] = [
+        {name: parse(record[name]) for name, parse in _NMT.items()} for record in records
+    ]
     space = Space(tuple(Parameter(name, _choices(parameters, name)) for name in _NMT))
     rows = tuple(
         Row(own, (Point(1, float(record["dev_bleu"]), float(record["dev_gpu_time"])),), number=number)
@@ -140,9 +142,7 @@ def _translation_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> lis
         )
         length = max(len(row.points) for row in rows)
         metric = Metric("validation/loss", Direction.MINIMIZE, "best")
-        tables.append(
-            Table(f"nmt-curves-{name}", space, metric, rows, length, "checkpoints", "checkpoints", path.name)
-        )
+        tables.append(Table(f"nmt-curves-{name}", space, metric, rows, length, "checkpoints", "checkpoints", path.name))
     return tables
 
 

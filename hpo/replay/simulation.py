@@ -108,7 +108,9 @@ class Simulated:
             reached = [point for point in row.points if point.progress <= rung]
             if reached and rung < row.points[-1].progress:
                 last = reached[-1]
-                found.append(Point(rung, self._best(reached) if self.table.metric.at == "best" else last.value, last.cost))
+                found.append(
+                    Point(rung, self._best(reached) if self.table.metric.at == "best" else last.value, last.cost)
+                )
         end = row.points[-1]
         return [*found, Point(end.progress, self._best(row.points), end.cost)]
 

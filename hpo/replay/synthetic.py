@@ -59,7 +59,7 @@ class Surface:
         # Too high a rate costs more than too low a one, and what is far off learns nothing at all.
         bowl = one * (rate * rate * (2.0 if rate > 0 else 1.0)) + two * batch**2 + three * decay**2
         bowl += four * dropout**2 + (five if parameters["schedule"] == "constant" else 0.0)
-        return 3.0 + 3.0 * share**-0.25 / 2 + 2.5 * math.tanh(bowl / 2.5)
+        return 3.0 + 1.5 * math.pow(share, -0.25) + 2.5 * math.tanh(bowl / 2.5)
 
     def row(self, parameters: Mapping[str, Value]) -> Row:
         """What training with these settings measures after each third of a power of three."""

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -133,6 +134,19 @@ class Table:
         """The mean cost of a trial trained to its end."""
         return statistics.fmean(row.cost for row in self.rows if row.complete)
 
+    def rungs(self, shares: Sequence[Fraction]) -> tuple[Rung, ...]:
+        """Shares of a trial as a person would set them who knows how long training takes.
+
+        Where trials end by early stopping of their own, far before the most that they may take, a share is one of the
+        median trial's length; the rungs are then whole numbers.
+        """
+        lengths = [row.points[-1].progress for row in self.rows if row.complete]
+        typical = int(statistics.median(lengths))
+        if typical == self.length:
+            return tuple(shares)
+        found = {max(1, int(share * typical)) for share in shares if share < 1}
+        return tuple(sorted(found | {self.length}))
+
     @cached_property
     def distances(self) -> list[float]:
         """Of each row, how much its value differs from that of the nearest other configuration.
@@ -214,7 +228,9 @@ def _extended(row: Row | None, whole: Sequence[Row]) -> Row | None:
     last = row.points[-1]
     rate = last.cost / last.progress
     points = list(row.points)
-    for progress in sorted({point.progress for other in whole for point in other.points if point.progress > last.progress}):
+    for progress in sorted(
+        {point.progress for other in whole for point in other.points if point.progress > last.progress}
+    ):
         changes = [
             end - begin
             for other in whole
