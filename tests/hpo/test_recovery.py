@@ -39,7 +39,16 @@ class Numbered:
         self.asked += 1
         return Assignment(self.asked - 1, {}, {}, 0, (10,))
 
-    def report(self, assignment: Assignment, measurement: Measured, *, final: bool) -> Outcome | None:
+    def revive(self, *, last: bool) -> int | None:
+        return None
+
+    def pause(self, number: int) -> None:
+        """Nothing is set aside."""
+
+    def least(self) -> int | None:
+        return None
+
+    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None) -> Outcome | None:
         return None
 
     def value(self, number: int) -> float | None:
@@ -392,7 +401,7 @@ def test_a_trial_that_was_stopped_stays_so_on_a_full_disk(play: Callable[..., Pl
     search = play(lambda job, slot: FINE, trials=1)
     search.launcher.disk_full = True
     stopped = Outcome(Ending.STOPPED, "place 3 of 5")
-    search.study.report = lambda assignment, measurement, *, final: stopped  # type: ignore[method-assign]
+    search.study.report = lambda assignment, measurement, *, length: stopped  # type: ignore[method-assign]
     list(search.events())
     assert search.study.told[0] == stopped
 

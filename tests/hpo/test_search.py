@@ -9,14 +9,15 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpo.folder import StudyFolder
+from hpo.folder import StudyFolder, size
 from hpo.journal import History, Journal
+from hpo.keeping import Keeper
 from hpo.launch.inline import Inline
 from hpo.plan import Plan
 from hpo.search import RepeatedFailure, Search
 from hpo.study import Study, plan
 from hpo.sweep import SAMPLERS
-from hpo.trials import Ended, Ending, Event, Measurement, Progressed, Started
+from hpo.trials import Direction, Ended, Ending, Event, Interrupted, Measurement, Progressed, Started
 
 Write = Callable[..., Path]
 
@@ -38,13 +39,25 @@ class Bench:
     def history(self) -> History:
         return History.read(self.folder.journal)
 
-    def events(self, trials: int | None = None, leave: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def search(
+        self,
+        trials: int | None = None,
+        leave: Callable[[], bool] = lambda: False,
+        checkpoint_bytes: int | None = None,
+    ) -> Search:
         history = self.history
         study = Study(self.planned, self.folder, history, 1)
         asked = self.planned.sweep.search.trials if trials is None else trials
-        with Journal(self.folder.journal, self._clock) as journal:
-            launcher = Inline(self.planned.objective)
-            yield from Search(study, launcher, journal, self.folder, history, asked, leave).events()
+        journal = Journal(self.folder.journal, self._clock)
+        launcher = Inline(self.planned.objective)
+        return Search(
+            study, launcher, journal, self.folder, history, asked, leave, checkpoint_bytes=checkpoint_bytes
+        )
+
+    def events(self, trials: int | None = None, leave: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        search = self.search(trials, leave)
+        with search.journal:
+            yield from search.events()
 
     def run(self, trials: int | None = None) -> list[Event]:
         return list(self.events(trials))
@@ -141,7 +154,9 @@ def test_a_study_cut_anywhere_and_resumed_equals_one_that_was_not(
 
 @pytest.mark.parametrize("damage", ["lost", "torn", "behind"])
 def test_optunas_store_is_brought_up_to_the_journal(bench: Callable[..., Bench], damage: str) -> None:
-    whole, cut = bench(("trials: 6", "trials: 12"), name="whole"), bench(("trials: 6", "trials: 12"), name="cut")
+    # With a rule that stops: one that pauses ends what waits when a study is over, and an extended one begins after that.
+    changes = (("trials: 6", "trials: 12"), ("seed: 3", "seed: 3\n  pruner: median"))
+    whole, cut = bench(*changes, name="whole"), bench(*changes, name="cut")
     whole.run()
     cut.run(8)
     content = cut.folder.optuna.read_bytes()
@@ -168,7 +183,7 @@ def test_a_trial_that_optuna_began_and_the_journal_never_heard_of_is_taken_up(be
 
 
 def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench: Callable[..., Bench]) -> None:
-    study = bench()
+    study = bench(("seed: 3", "seed: 3\n  pruner: median"))
     measured = 0
 
     def leave() -> bool:
@@ -181,6 +196,57 @@ def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench
     assert started[0].resumed
     assert [t.number for t in study.history.ended] == list(range(6))
     assert all(t.attempts == (2 if t.number == started[0].assignment.number else 1) for t in study.history.ended)
+
+
+PAUSING = (("trials: 6", "trials: 12"), ("seed: 3", "seed: 3\n  pruner: pausing halving\n  rungs: [1/9, 1/3, 1.0]"))
+
+
+@pytest.mark.parametrize("after", [2, 8, 17, 21])
+def test_a_study_with_paused_trials_that_is_left_goes_on_as_it_would_have(
+    bench: Callable[..., Bench], after: int
+) -> None:
+    whole, cut = bench(*PAUSING, name="whole"), bench(*PAUSING, name="cut")
+    whole.run()
+    measured = 0
+    for event in cut.events(leave=lambda: measured >= after):
+        measured += isinstance(event, Progressed)
+    cut.run()
+    assert what_happened(cut.history) == what_happened(whole.history)
+    assert {trial.ending for trial in whole.history.ended} == {Ending.COMPLETE, Ending.STOPPED}
+
+
+def test_trials_are_paused_taken_up_again_and_given_up_at_the_end(bench: Callable[..., Bench]) -> None:
+    study = bench(*PAUSING)
+    events = study.run()
+    paused = [event.number for event in events if isinstance(event, Interrupted) and event.paused]
+    resumed = [event.assignment.number for event in events if isinstance(event, Started) and event.resumed]
+    assert resumed
+    assert set(resumed) < set(paused)
+    given_up = [t for t in study.history.ended if "not taken up again" in t.reason]
+    assert {t.number for t in given_up} == set(paused) - {t.number for t in study.history.ended if t not in given_up}
+    assert len(study.history.ended) == 12
+    assert not study.history.unfinished
+    assert [t.state.name for t in study.optuna_trials()].count("RUNNING") == 0
+
+
+def test_checkpoints_of_paused_trials_stay_under_their_cap(bench: Callable[..., Bench]) -> None:
+    """200 trials, each with 1,000 bytes of checkpoint while it waits, and a cap of 6,000."""
+    study = bench(("trials: 6", "trials: 200"), *PAUSING[1:])
+    history = study.history
+    search, most = study.search(200, checkpoint_bytes=6000), 0
+    keeper = Keeper(study.folder, Direction.MINIMIZE, "best", history)
+    with search.journal:
+        for event in search.events():
+            if isinstance(event, Started) and not event.resumed:
+                (study.folder.trial(event.assignment.number) / "weights").write_bytes(bytes(1000))
+            if isinstance(event, Ended):
+                keeper.ended(event)
+            waiting = [study.folder.trial(t.number) for t in study.history.trials.values() if t.paused]
+            most = max(most, sum(size(folder) for folder in waiting))
+    assert len(study.history.ended) == 200
+    assert 4000 < most <= 6000 + 1500  # one more is measured as it is put down, before another is given up
+    best = min(t.value for t in study.history.ended if t.ending is Ending.COMPLETE)
+    assert best == min(t.value for t in study.history.ended if t.value is not None)
 
 
 def test_a_seed_among_the_samplers_options_does_not_make_all_trials_the_same(bench: Callable[..., Bench]) -> None:

@@ -29,7 +29,7 @@ def judge(rule: Rule, number: int, progress: int, value: float) -> bool:
 def test_each_pruner_of_the_sweep_can_be_made(name: str) -> None:
     rule, pruner = make_rule(Strategy(name, OPTIONS.get(name, {})), Direction.MINIMIZE, 10)
     assert isinstance(pruner, optuna.pruners.BasePruner)
-    assert isinstance(rule, OptunaPruner) == (name not in RULES)
+    assert isinstance(rule, OptunaPruner) == (name not in (*RULES, "auto"))
 
 
 def test_a_pruner_by_import_path_is_any_optuna_class() -> None:

@@ -98,7 +98,7 @@ BROKEN = {
     ),
     "unknown sampler": (
         ("  seed: 3", "  sampler: tpee"),
-        "sweep.yaml:11: search.sampler: requires one of tpe, gp, cma-es, qmc, random, grid, or an import path such as "
+        "sweep.yaml:11: search.sampler: requires one of auto, tpe, gp, cma-es, qmc, random, grid, or an import path such as "
         "optuna.samplers:ClassName; got 'tpee'. Did you mean 'tpe'?",
     ),
     "option a sampler does not have": (

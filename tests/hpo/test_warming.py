@@ -142,7 +142,7 @@ def test_spaces_with_conditions_and_brackets_of_trials_are_warmed_too(
 def test_with_any_sampler_the_study_is_as_any_other_and_goes_on_as_it_would_have(
     sampler: str, old: StudyFolder, write_sweep: Write, workplace: Path
 ) -> None:
-    changes = [WARM, ("  seed: 3", f"  seed: 7\n  sampler: {sampler}"), ("trials: 6", "trials: 4")]
+    changes = [WARM, ("  seed: 3", f"  seed: 7\n  sampler: {sampler}\n  pruner: median"), ("trials: 6", "trials: 4")]
     if sampler == "grid":
         changes.append(("{low: 1e-5, high: 1e-1, log: true}", "[1e-4, 1e-3, 3e-3]"))
     path = write_sweep(*changes)
