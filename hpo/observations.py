@@ -5,11 +5,13 @@ Kept up to date event by event, so that asking for a trial costs the same howeve
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from hpo.trials import Ending, Value
+from hpo.trials import Direction, Ending, Value
 
 
 @dataclass(slots=True)
@@ -49,3 +51,59 @@ class Seen:
         if math.isfinite(value):
             self.curve.append((progress, value))
         self.length = length if length is not None else self.length
+
+
+_Rank = tuple[float, float, int]
+
+
+class Observed:
+    """All trials of a study and its warm start, in order, the promising ones at hand.
+
+    Args:
+        direction: of the metric.
+        lessons: finished trials of other studies.
+    """
+
+    def __init__(self, direction: Direction, lessons: Iterable[Seen] = ()) -> None:
+        self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+        self.trials: list[Seen] = []
+        self.useful = 0
+        self._own: dict[int, Seen] = {}
+        self._unfinished: dict[int, Seen] = {}
+        self._ranked: list[tuple[_Rank, Seen]] = []
+        for lesson in lessons:
+            self.trials.append(lesson)
+            self._rank(lesson)
+
+    def began(self, number: int, parameters: Mapping[str, Value]) -> None:
+        seen = self._own[number] = self._unfinished[number] = Seen(parameters)
+        self.trials.append(seen)
+        self.useful += 1
+
+    def measured(self, number: int, progress: int, value: float, length: int | None) -> None:
+        self._own[number].note(progress, value, length)
+
+    def ended(self, number: int, ending: Ending, value: float | None) -> None:
+        seen = self._unfinished.pop(number)
+        seen.ending, seen.value = ending, value
+        self.useful -= 1
+        self._rank(seen)
+
+    def _rank(self, seen: Seen) -> None:
+        if seen.says_nothing:
+            return
+        self.useful += 1
+        far = 0.0 if seen.is_bad or not seen.curve else 1.0 if seen.value is not None else seen.share(seen.curve[-1][0])
+        value = seen.value if seen.value is not None else seen.curve[-1][1] if seen.curve else math.inf
+        bisect.insort(self._ranked, ((-far, self._sign * value, len(self._ranked)), seen), key=lambda pair: pair[0])
+
+    def chosen(self, most: int, leading: int, seed: int) -> list[Seen]:
+        """Those that a model is made of: all, or so many of which some lead and the others are drawn from the rest.
+
+        Trials that have not ended are always among them. Those that lead came farthest, the best first.
+        """
+        finished = [seen for _, seen in self._ranked[:leading]]
+        rest = range(len(finished), len(self._ranked))
+        room = max(0, most - len(finished))
+        picked = rest if len(rest) <= room else sorted(random.Random(seed).sample(rest, room))
+        return [*finished, *(self._ranked[place][1] for place in picked), *self._unfinished.values()]

@@ -25,7 +25,7 @@ from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
 from hpo.halving import Look
 from hpo.journal import History, TrialRecord
-from hpo.observations import Seen
+from hpo.observations import Observed, Seen
 from hpo.plan import Plan, by_line, draft
 from hpo.prior import Prior
 from hpo.samplers import make_sampler
@@ -157,7 +157,7 @@ class Study:
         self._rule, pruner = make_rule(question.search.pruner, self._metric.direction, self._first_rung, question.rungs)
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
-        self._seen: dict[int, Seen] = {}
+        self._observed = Observed(self._metric.direction, self._lessons)
         # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
         self._has_overflown = any(trial.ending is Ending.OUT_OF_MEMORY for trial in history.ended)
         self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
@@ -224,7 +224,7 @@ class Study:
             parameters = self._asked_of_optuna(number) if self._suggester is None else self._suggested(number)
         self._asked += 1
         self._curves[number] = []
-        self._seen[number] = Seen(parameters)
+        self._observed.began(number, parameters)
         return Assignment(
             number=number,
             parameters=parameters,
@@ -239,8 +239,7 @@ class Study:
         assert self._suggester is not None
         parameters = self._known(number)
         if parameters is None:
-            seen = [*self._lessons, *self._seen.values()]
-            parameters = self._suggester.suggest(number, seen, self._expectation())
+            parameters = self._suggester.suggest(number, self._observed, self._expectation())
         self._live[number] = self._add_to_optuna(parameters)
         return dict(parameters)
 
@@ -306,7 +305,7 @@ class Study:
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
-            self._seen[number].note(measurement.progress, self._so_far(curve, value), length)
+            self._observed.measured(number, measurement.progress, self._so_far(curve, value), length)
         elif measurement.progress < curve[-1].progress or number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
         self._unanswered.discard(number)
@@ -334,8 +333,7 @@ class Study:
         value = self.value(number) if state is TrialState.COMPLETE else None
         self._tell(self._live.pop(number), outcome.ending, value)
         self._rule.ended(number)
-        seen = self._seen[number]
-        seen.ending, seen.value = outcome.ending, value
+        self._observed.ended(number, outcome.ending, value)
         del self._curves[number]
 
     def rewind(self, history: History) -> None:
@@ -363,7 +361,7 @@ class Study:
         with _quiet():
             self._live[number] = self._add_to_optuna(assignment.parameters)
         self._curves[number] = []
-        self._seen[number] = Seen(assignment.parameters)
+        self._observed.began(number, assignment.parameters)
         self._asked = number + 1
 
     def _add_to_optuna(self, parameters: Mapping[str, Value]) -> Trial:
@@ -394,12 +392,11 @@ class Study:
 
     def _replay(self, record: TrialRecord, trial: Trial | None, frozen: FrozenTrial) -> None:
         name = self._metric.name
-        seen = self._seen[record.number] = Seen(record.parameters, ending=record.ending)
-        seen.value = record.value if record.ending is Ending.COMPLETE else None
+        self._observed.began(record.number, record.parameters)
         for count, measurement in enumerate(record.measurements, start=1):
             value = measurement.metrics.get(name, math.nan)
             so_far = self._so_far(record.measurements[:count], value)
-            seen.note(measurement.progress, so_far, record.length)
+            self._observed.measured(record.number, measurement.progress, so_far, record.length)
             if not math.isfinite(value):
                 continue
             if trial is not None and measurement.progress not in frozen.intermediate_values:
@@ -407,6 +404,9 @@ class Study:
             self._rule.recall(Look(record.number, measurement.progress, so_far, record.length))
         if record.paused:
             self._rule.set_aside(record.number)
+        if record.ending is not None:
+            complete = record.ending is Ending.COMPLETE
+            self._observed.ended(record.number, record.ending, record.value if complete else None)
         if trial is None:
             return
         if record.ending is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hpo.errors import UserError, did_you_mean
-from hpo.observations import Seen
+from hpo.observations import Observed, Seen
 from hpo.space import Space
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Value
@@ -59,12 +59,12 @@ def single_threaded() -> contextlib.AbstractContextManager[object]:
 class Suggester(Protocol):
     """A sampler of our own."""
 
-    def suggest(self, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+    def suggest(self, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         """The next configuration.
 
         Args:
             number: of the trial that will have it.
-            seen: every trial so far, those that run and those of a warm start too.
+            observed: every trial so far, those that run and those of a warm start too.
             fits: whether a configuration is expected to fit into memory.
         """
         ...
@@ -102,20 +102,36 @@ class ModelBased:
         self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
         self._seed = seed
         self._startup = startup or _STARTUP
+        self._encoding: Encoding | None = None
+        self._noted: Observed | None = None
+        self._counted = 0
+        self._tried: set[bytes] = set()
 
-    def suggest(self, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+    def suggest(self, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         from hpo.encoding import Encoding
 
-        encoding = Encoding(self._space)
-        useful = [trial for trial in seen if not trial.says_nothing]
-        if len(useful) < self._startup or not any(trial.curve for trial in useful):
-            return self._spread(encoding, number, useful, fits)
+        if self._encoding is None:
+            self._encoding = Encoding(self._space)
+        self._note_tried(observed, self._encoding)
+        if observed.useful < self._startup or not any(trial.curve for trial in observed.trials):
+            return self._spread(self._encoding, number, fits)
+        mixed = zlib.crc32(f"{self._seed}/{number}".encode())
         with single_threaded():
-            return self._improve(encoding, number, self._bounded(useful), fits)
+            chosen = observed.chosen(_MOST_TRIALS, _LEADING, mixed)
+            return self._improve(self._encoding, number, chosen, fits)
+
+    def _note_tried(self, observed: Observed, encoding: Encoding) -> None:
+        """Remember which places were tried, each trial once."""
+        if self._noted is not observed:
+            self._noted, self._counted = observed, 0
+            self._tried.clear()
+        for trial in observed.trials[self._counted :]:
+            self._tried.add(_key(encoding.units(trial.parameters)))
+        self._counted = len(observed.trials)
 
     # -- without a model --------------------------------------------------------------------------------
 
-    def _spread(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+    def _spread(self, encoding: Encoding, number: int, fits: Fits) -> dict[str, Value]:
         """The next point of the study's Sobol sequence; one that was tried or does not fit is passed over."""
         from scipy.stats import qmc
 
@@ -123,22 +139,14 @@ class ModelBased:
         points = sequence.random_base2(max(5, (number + 16).bit_length()))
         points[0] = 0.5  # people put their ranges around what they expect
         places = encoding.snap(points)
-        tried = {self._key(encoding, trial) for trial in seen}
         order = [*range(number, len(places)), *range(number)]
-        untried = [index for index in order if places[index].round(9).tobytes() not in tried]
+        untried = [index for index in order if _key(places[index]) not in self._tried]
         for index in untried:
             if fits(found := encoding.parameters(places[index])):
                 return found
         return encoding.parameters(places[(untried or order)[0]])
 
-    @staticmethod
-    def _key(encoding: Encoding, trial: Seen) -> bytes:
-        return bytes(encoding.units(trial.parameters).round(9).tobytes())
-
     # -- with a model -----------------------------------------------------------------------------------
-
-    def _bounded(self, seen: Sequence[Seen]) -> Sequence[Seen]:
-        return seen
 
     def _improve(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
         import numpy as np
@@ -160,10 +168,8 @@ class ModelBased:
         mean_N, _ = model.predict(features_NF, depth, level)
         best = float(mean_N.min())
 
-        tried = {place.round(9).tobytes() for place in places_NP}
-
         def ranked(pool_MP: Array) -> list[tuple[float, Array]]:
-            fresh = [place for place in encoding.snap(pool_MP) if place.round(9).tobytes() not in tried]
+            fresh = [place for place in encoding.snap(pool_MP) if _key(place) not in self._tried]
             if not fresh:
                 return []
             mean, spread = model.predict(encoding.features(np.array(fresh)), depth, level)
@@ -176,7 +182,11 @@ class ModelBased:
         for _, place in sorted([*found, *finer], key=lambda pair: -pair[0]):
             if fits(parameters := encoding.parameters(place)):
                 return parameters
-        return self._spread(encoding, number, seen, fits)
+        return self._spread(encoding, number, fits)
+
+
+def _key(place_P: Array) -> bytes:
+    return bytes(place_P.round(9).tobytes())
 
 
 def _around(centres_CP: Array, generator: np.random.Generator) -> Array:

@@ -50,9 +50,7 @@ class Bench:
         asked = self.planned.sweep.search.trials if trials is None else trials
         journal = Journal(self.folder.journal, self._clock)
         launcher = Inline(self.planned.objective)
-        return Search(
-            study, launcher, journal, self.folder, history, asked, leave, checkpoint_bytes=checkpoint_bytes
-        )
+        return Search(study, launcher, journal, self.folder, history, asked, leave, checkpoint_bytes=checkpoint_bytes)
 
     def events(self, trials: int | None = None, leave: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         search = self.search(trials, leave)
@@ -207,9 +205,9 @@ def test_a_study_with_paused_trials_that_is_left_goes_on_as_it_would_have(
 ) -> None:
     whole, cut = bench(*PAUSING, name="whole"), bench(*PAUSING, name="cut")
     whole.run()
-    measured = 0
-    for event in cut.events(leave=lambda: measured >= after):
-        measured += isinstance(event, Progressed)
+    measured: list[Event] = []
+    for event in cut.events(leave=lambda: len(measured) >= after):
+        measured += [event] if isinstance(event, Progressed) else []
     cut.run()
     assert what_happened(cut.history) == what_happened(whole.history)
     assert {trial.ending for trial in whole.history.ended} == {Ending.COMPLETE, Ending.STOPPED}

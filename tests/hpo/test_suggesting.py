@@ -1,0 +1,241 @@
+"""The sampler `auto`, its model and the cube it works in."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from hpo.encoding import Encoding
+from hpo.errors import UserError
+from hpo.observations import Observed, Seen
+from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
+from hpo.suggesting import ModelBased, expected_improvement, make_suggester
+from hpo.surrogate import Observations, Surrogate
+from hpo.sweep import Strategy
+from hpo.trials import Direction, Ending, Value
+
+RATE = Parameter("rate", FloatRange(1e-5, 1e-1, log=True))
+SPACE = Space(
+    (
+        RATE,
+        Parameter("batch", Choices((8, 16, 32, 64))),
+        Parameter("kind", Choices(("adamw", "sgd"))),
+        Parameter("momentum", FloatRange(0.0, 1.0, step=0.1), {"kind": ("sgd",)}),
+        Parameter("layers", IntRange(1, 100, log=True)),
+        Parameter("width", IntRange(64, 256, step=64)),
+    )
+)
+PLAIN = Space((RATE, Parameter("dropout", FloatRange(0.0, 0.5))))
+
+
+def fits(values: object) -> bool:
+    return True
+
+
+def told(observed: Observed, number: int, parameters: dict[str, Value], loss: float, ending: Ending) -> None:
+    observed.began(number, parameters)
+    for progress in (100, 300) if ending is Ending.STOPPED else (100, 300, 900):
+        observed.measured(number, progress, loss + 100 / progress, 900)
+    observed.ended(number, ending, loss + 1 / 9 if ending is Ending.COMPLETE else None)
+
+
+def loss(parameters: dict[str, Value]) -> float:
+    rate, dropout = parameters["rate"], parameters["dropout"]
+    assert isinstance(rate, float)
+    assert isinstance(dropout, float)
+    return (math.log10(rate) + 3) ** 2 / 4 + (dropout - 0.1) ** 2
+
+
+def test_every_configuration_comes_back_from_the_cube_as_it_was() -> None:
+    encoding, generator = Encoding(SPACE), random.Random(1)
+    for _ in range(300):
+        drawn = SPACE.draw(generator)
+        again = encoding.parameters(encoding.units(drawn))
+        assert again.keys() == drawn.keys()
+        for name, value in drawn.items():
+            assert type(again[name]) is type(value)
+            assert again[name] == pytest.approx(value) if isinstance(value, float) else again[name] == value
+
+
+def test_every_place_of_the_cube_is_a_configuration_and_snapping_finds_it() -> None:
+    encoding = Encoding(SPACE)
+    places = np.random.default_rng(1).random((300, encoding.axes))
+    snapped = encoding.snap(places)
+    for place, own in zip(places, snapped, strict=True):
+        found = encoding.parameters(place)
+        assert {name: value for name, value in found.items() if not isinstance(value, float)} == {
+            name: value for name, value in encoding.parameters(own).items() if not isinstance(value, float)
+        }
+        for parameter in SPACE.parameters:
+            if parameter.name in found:
+                assert parameter.dimension.contains(found[parameter.name])
+        np.testing.assert_allclose(encoding.units(found), own, atol=1e-9)
+
+
+def test_numbers_keep_their_order_and_names_have_none() -> None:
+    encoding = Encoding(Space((Parameter("batch", Choices((64, 8, 16))), Parameter("kind", Choices(("a", "b", "c"))))))
+    features = encoding.features(
+        np.array([encoding.units({"batch": b, "kind": k}) for b, k in ((8, "a"), (16, "b"), (64, "c"))])
+    )
+    assert features[:, 0].tolist() == [0.0, 0.5, 1.0]
+    apart = [float(np.linalg.norm(features[i, 1:] - features[j, 1:])) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert apart == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_the_gradient_of_the_model_is_that_of_its_loss() -> None:
+    generator = np.random.default_rng(2)
+    seen = Observations(
+        generator.random((14, 3)),
+        generator.choice([0.0, 0.5, 1.0], 14),
+        generator.integers(0, 3, 14),
+        generator.normal(size=14),
+    )
+    model = Surrogate(seen)
+    theta = model._centre + 0.3 * generator.normal(size=len(model._centre))
+    _, gradient = model._loss(theta)
+    for index in range(len(theta)):
+        step = np.zeros_like(theta)
+        step[index] = 1e-5
+        numeric = (model._loss(theta + step)[0] - model._loss(theta - step)[0]) / 2e-5
+        assert gradient[index] == pytest.approx(numeric, rel=1e-4, abs=1e-5)
+
+
+def test_the_model_returns_what_it_was_told_and_doubts_what_is_far() -> None:
+    places = np.linspace(0, 1, 7)[:, None]
+    seen = Observations(places, np.zeros(7), np.zeros(7, dtype=np.int64), np.sin(5 * places[:, 0]))
+    mean, spread = Surrogate(seen).predict(np.array([[places[2, 0]], [3.0]]), 0.0, 0)
+    assert mean[0] == pytest.approx(np.sin(5 * places[2, 0]), abs=0.1)
+    assert spread[1] > 3 * spread[0]
+
+
+def test_early_measurements_tell_of_the_end_as_far_as_they_did_before() -> None:
+    """Of trials that all agree early and late, one measured early alone is expected to end as its early value says."""
+    generator = np.random.default_rng(3)
+    places = generator.random((12, 1))
+    quality = np.sin(6 * places[:, 0])
+    early, late = np.concatenate([places, places[:11]]), np.array([1.0] * 12 + [0.0] * 11)
+    levels = np.array([0] * 12 + [1] * 11)
+    value = np.concatenate([quality - quality.mean(), (quality - quality.mean())[:11]])
+    model = Surrogate(Observations(early, late, levels, value))
+    mean, _ = model.predict(places[11:], 0.0, 1)
+    assert mean[0] == pytest.approx(quality[11] - quality.mean(), abs=0.35)
+
+
+def test_expected_improvement_is_what_sampling_says() -> None:
+    drawn = np.random.default_rng(0).normal(0.3, 0.5, 400_000)
+    found = expected_improvement(np.array([0.3]), np.array([0.5]), 0.1)
+    assert found[0] == pytest.approx(np.maximum(0.1 - drawn, 0).mean(), abs=2e-3)
+
+
+def test_the_first_is_the_middle_and_no_configuration_comes_twice() -> None:
+    suggester, observed = ModelBased(PLAIN, Direction.MINIMIZE, 0), Observed(Direction.MINIMIZE)
+    asked = []
+    for number in range(12):
+        parameters = suggester.suggest(number, observed, fits)
+        asked.append(parameters)
+        told(observed, number, parameters, loss(parameters), Ending.COMPLETE if number % 2 else Ending.STOPPED)
+    assert asked[0]["rate"] == pytest.approx(1e-3)
+    assert asked[0]["dropout"] == 0.25
+    assert len({tuple(parameters.items()) for parameters in asked}) == 12
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_it_comes_near_the_best_in_either_direction(direction: Direction) -> None:
+    sign = 1 if direction is Direction.MINIMIZE else -1
+    suggester, observed = ModelBased(PLAIN, direction, 1), Observed(direction)
+    best = math.inf
+    for number in range(16):
+        parameters = suggester.suggest(number, observed, fits)
+        best = min(best, loss(parameters))
+        observed.began(number, parameters)
+        observed.measured(number, 900, sign * loss(parameters), 900)
+        observed.ended(number, Ending.COMPLETE, sign * loss(parameters))
+    assert best < 0.004
+
+
+def test_the_same_trials_and_seed_give_the_same_suggestion_whatever_was_asked_before() -> None:
+    def asked(numbers: list[int]) -> dict[str, Value]:
+        observed = Observed(Direction.MINIMIZE)
+        suggester = ModelBased(PLAIN, Direction.MINIMIZE, 5)
+        generator = random.Random(0)
+        for number in range(9):
+            if number in numbers:
+                suggester.suggest(number, observed, fits)
+            parameters = PLAIN.draw(generator)
+            told(observed, number, parameters, loss(parameters), Ending.COMPLETE)
+        return suggester.suggest(9, observed, fits)
+
+    assert asked([]) == asked([2, 5, 8])
+
+
+def test_what_is_expected_not_to_fit_is_not_suggested() -> None:
+    suggester, observed = ModelBased(PLAIN, Direction.MINIMIZE, 2), Observed(Direction.MINIMIZE)
+
+    def small(values: object) -> bool:
+        assert isinstance(values, dict)
+        return bool(values["dropout"] < 0.2)
+
+    for number in range(14):
+        parameters = suggester.suggest(number, observed, small)
+        assert small(parameters)
+        told(observed, number, parameters, -loss(parameters), Ending.COMPLETE)
+
+
+def test_diverged_trials_keep_it_away_and_failed_ones_say_nothing() -> None:
+    suggester, observed = ModelBased(PLAIN, Direction.MINIMIZE, 3), Observed(Direction.MINIMIZE)
+    above = 0
+    for number in range(24):
+        parameters = suggester.suggest(number, observed, fits)
+        rate = parameters["rate"]
+        assert isinstance(rate, float)
+        above += rate > 1e-2
+        observed.began(number, parameters)
+        if rate > 1e-2:
+            observed.ended(number, Ending.DIVERGED, None)
+        elif number == 4:
+            observed.ended(number, Ending.FAILED, None)
+        else:
+            observed.measured(number, 900, loss(parameters), 900)
+            observed.ended(number, Ending.COMPLETE, loss(parameters))
+    assert above <= 6  # of 24; evenly drawn it would be a quarter of those before and after the model, 6 of 24
+
+
+def test_slots_that_run_at_once_are_given_different_places() -> None:
+    suggester, observed = ModelBased(PLAIN, Direction.MINIMIZE, 4), Observed(Direction.MINIMIZE)
+    generator = random.Random(0)
+    for number in range(8):
+        parameters = PLAIN.draw(generator)
+        told(observed, number, parameters, loss(parameters), Ending.COMPLETE)
+    at_once = []
+    for number in range(8, 16):
+        parameters = suggester.suggest(number, observed, fits)
+        observed.began(number, parameters)
+        at_once.append(Encoding(PLAIN).units(parameters))
+    apart = [float(np.abs(one - other).max()) for i, one in enumerate(at_once) for other in at_once[:i]]
+    assert min(apart) > 1e-4
+    assert max(apart) > 0.01
+
+
+def test_a_model_of_many_trials_is_made_of_the_leading_and_some_others() -> None:
+    observed = Observed(
+        Direction.MINIMIZE, [Seen({"rate": 1e-3, "dropout": 0.0}, [(900, 0.0)], 900, Ending.COMPLETE, 0.0)]
+    )
+    for number in range(500):
+        told(observed, number, {"rate": 1e-3, "dropout": 0.1}, float(number + 1), Ending.COMPLETE)
+    observed.began(500, {"rate": 1e-2, "dropout": 0.3})
+    chosen = observed.chosen(60, 20, seed=1)
+    assert len(chosen) == 61
+    assert [seen.value for seen in chosen[:3]] == pytest.approx([0.0, 1 + 1 / 9, 2 + 1 / 9])
+    assert chosen[-1].ending is None
+    assert observed.chosen(60, 20, seed=1) == chosen
+    assert observed.chosen(60, 20, seed=2) != chosen
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(UserError, match="Did you mean 'startup'"):
+        make_suggester(Strategy("auto", {"start_up": 3}), PLAIN, Direction.MINIMIZE, 0)
+    with pytest.raises(UserError, match="whole number from 1"):
+        make_suggester(Strategy("auto", {"startup": 0}), PLAIN, Direction.MINIMIZE, 0)
