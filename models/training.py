@@ -23,7 +23,7 @@ from models.averages import Average
 from models.configuration import Training
 from models.errors import CheckpointError, Diverged, SettingError
 from models.metrics import Measurement, worse_than_guessing
-from models.schedules import Segment, learning_rate
+from models.schedules import Segment, learning_rate, middle
 
 FINITE_CHECK_STEPS = 50
 """Steps between looks at whether the loss is still a number. Each look makes a GPU's queue run empty."""
@@ -213,7 +213,7 @@ class _Run:
         tokens = steps = 0
         weight = rate = 0.0
         for first, count in segment.batches():
-            rate = learning_rate(self.settings, (first + count / 2) / self.examples)
+            rate = learning_rate(self.settings, middle(first, count), examples=self.examples)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             batch = self.task.draw(first, count)

@@ -80,6 +80,10 @@ class Training:
     `decay`."""
     warmup: Share = 0.05
     """Share of the run's tokens over which the learning rate rises linearly from 0."""
+    warmup_examples: Count | None = None
+    """The same in training examples (of running text: sequences of `model.context` tokens), so that runs of different
+    lengths rise alike; takes the place of `warmup`. A run that is too short to rise and fall in full takes the lower
+    of both. None: `warmup`."""
     decay: Share = 0.2
     """wsd: share of the run's tokens over which the learning rate falls."""
     final_learning_rate: Share = 0.1
@@ -116,12 +120,11 @@ class Training:
     """Least time between checkpoints, which are taken at measurements. 0: at each one."""
 
     def __post_init__(self) -> None:
-        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+        if self.schedule == "wsd" and self.warmup_examples is None and self.warmup + self.decay > 1:
             raise SettingError(
                 f"warmup, decay: together at most 1 with schedule 'wsd', got {self.warmup} + {self.decay}. "
                 "Lower one of them."
             )
-
         if self.freeze_layers and self.tuning == "lora":
             raise SettingError(
                 f"freeze_layers: only for tuning 'full', got {self.freeze_layers} with 'lora', which freezes every "

@@ -50,6 +50,7 @@ def test_settings_are_read_strictly_from_json() -> None:
         ({"batch_size": 0}, ("batch_size",)),
         ({"batch_size": 1.5}, ("batch_size",)),
         ({"warmup": 1.5}, ("warmup",)),
+        ({"warmup_examples": -1}, ("warmup_examples",)),
         ({"optimizer": "lion"}, ("optimizer",)),
         ({"model": {"dropout": 1.0}}, ("model", "dropout")),
         ({"data": {"validation": 0.0}}, ("data", "validation")),
