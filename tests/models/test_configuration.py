@@ -80,6 +80,14 @@ def test_a_value_out_of_range_is_found_where_it_stands(settings: dict[str, Any],
         (lambda: Preprocess(stop_words=""), "preprocess.stop_words: must name languages, got ''"),
         (lambda: Training(schedule="wsd", warmup=0.6, decay=0.5), "warmup, decay: together at most 1"),
         (
+            lambda: Training(decay_at_rungs=True),
+            "decay_at_rungs: only for schedule 'wsd', got True with 'cosine', whose learning rate depends on the run's",
+        ),
+        (
+            lambda: Training(schedule="wsd", decay=0.0, decay_at_rungs=True),
+            "decay: must be above 0 with decay_at_rungs",
+        ),
+        (
             lambda: Causal(width=130, heads=4),
             r"model\.width: must be divisible .* got 130 and 4\. Use width 128 or 132",
         ),
