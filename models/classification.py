@@ -31,6 +31,7 @@ METRICS: tuple[str, ...] = (
     "validation/loss",
     "train/loss",
     "train/tokens_per_second",
+    "train/branch_tokens",
     "train/peak_memory_gib",
 )
 """What a search may optimize, of all that `train` measures."""

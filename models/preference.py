@@ -37,6 +37,7 @@ METRICS: tuple[str, ...] = (
     "validation/perplexity",
     "train/loss",
     "train/tokens_per_second",
+    "train/branch_tokens",
     "train/peak_memory_gib",
 )
 """What a search may optimize, of all that `train` measures. The loss and the margin grow with `beta`: where that is

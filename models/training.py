@@ -18,12 +18,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
-from models import checkpoints, memory, optimizers
+from models import checkpoints, memory, optimizers, schedules, snapshots
 from models.averages import Average
 from models.configuration import Training
 from models.errors import CheckpointError, Diverged, SettingError
 from models.metrics import Measurement, worse_than_guessing
-from models.schedules import Segment, learning_rate
+from models.schedules import Segment
+from models.snapshots import Snapshots
 
 FINITE_CHECK_STEPS = 50
 """Steps between looks at whether the loss is still a number. Each look makes a GPU's queue run empty."""
@@ -64,14 +65,16 @@ class Task:
 class State:
     """Where a run is, but for its tensors.
 
-    segments: measured so far. steps: of the optimizer. seconds: spent training. best: lowest validation loss in
-    nats, reference: the one a gain is counted from, stale: measurements since the last gain (early stopping).
-    ended: why it is over, or None. reason: of a run that has diverged with finite losses, in words.
+    segments: measured so far. steps: of the optimizer, not counting branches. seconds: spent training, branch_tokens:
+    trained on in branches. best: lowest validation loss in nats, reference: the one a gain is counted from, stale:
+    measurements since the last gain (early stopping). ended: why it is over, or None. reason: of a run that has
+    diverged with finite losses, in words.
     """
 
     segments: int = 0
     steps: int = 0
     seconds: float = 0.0
+    branch_tokens: int = 0
     best: float = math.inf
     reference: float = math.inf
     stale: int = 0
@@ -104,6 +107,11 @@ def train(
     min(micro_batch_size or batch_size, batch_size), and an evaluation's batches that share of their tokens; the curve
     stays the same, and a checkpoint may be gone on with under another.
 
+    With `decay_at_rungs` a measurement before the end is that of a branch: what a run with these rungs would have ended
+    with there (on a CPU to the last bit, given `warmup_examples`). `train/loss` is that on the way there, part of it in
+    the branch; what the task measures at a run's end alone is not measured. Early stopping counts these measurements
+    and keeps the weights that were measured; a run that is only left at a rung holds those it goes on from.
+
     The run ends early when it has diverged: its last measurement then has a `validation/loss` of NaN, or Diverged is
     raised after it. Raises DoesNotFit where memory runs out and no larger `divide` would help; else the error as it is.
     """
@@ -115,28 +123,28 @@ def train(
             return
     division = memory.Division(divide)
     with division:
-        run = _Run(task, settings, division, seed=seed, examples=segments[-1].first + segments[-1].examples)
+        run = _Run(task, settings, division, seed=seed, segments=segments)
         if folder is not None:
             run.restore(folder, state)
     saved_at = time.monotonic()
-    for segment in segments[state.segments :]:
+    while state.segments < len(segments):
         with division:
-            state = run.advance(state, segment, last=segment is segments[-1])
+            state = run.advance(state)
             saved = state.ended is not None or time.monotonic() - saved_at >= settings.checkpoint_seconds
             if saved:
                 run.save(directory, state, identity)
                 saved_at = time.monotonic()
-        generators = run.generators()
+        generators = snapshots.generators(run.device)
         try:
             yield state.measurement
         except GeneratorExit:
-            run.set_generators(generators)
+            snapshots.set_generators(run.device, generators)
             if not saved:
                 run.save(directory, state, identity)
             raise
         if _is_over(state):
             return
-        run.set_generators(generators)  # whoever iterates may have drawn from torch's
+        snapshots.set_generators(run.device, generators)  # whoever iterates may have drawn from torch's
 
 
 def load_trained(directory: Path, model: nn.Module) -> None:
@@ -154,14 +162,54 @@ def load_trained(directory: Path, model: nn.Module) -> None:
     checkpoints.load_weights(model, saved)
 
 
+class _Sums:
+    """What the steps from example `first` on come to, on the way to a measurement. tokens: of all steps."""
+
+    def __init__(self, first: int, device: torch.device) -> None:
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.first = first
+        self.loss = torch.zeros((), dtype=precise, device=device)
+        self.norm: torch.Tensor | None = None
+        self.weight = self.rate = 0.0
+        self.steps = self.tokens = 0
+
+    def add(
+        self, first: int, batch: Batch, losses: Sequence[torch.Tensor], norm: torch.Tensor | None, rate: float
+    ) -> None:
+        """Take in a step that began at example `first`; losses: of its micro-batches, summed. norm: of its gradient."""
+        self.tokens += batch.tokens
+        self.rate = rate
+        if first < self.first:  # on the way to an earlier rung, where a branch has measured it
+            return
+        for loss in losses:
+            self.loss += loss
+        if norm is not None:
+            self.norm = norm.to(self.loss) if self.norm is None else self.norm + norm
+        self.weight += batch.weight
+        self.steps += 1
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss is a number. Waits for the device."""
+        return math.isfinite(self.loss.item())
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the steps, and the last learning rate."""
+        found = {"train/loss": self.loss.item() / self.weight, "train/learning_rate": self.rate}
+        return found if self.norm is None else {**found, "train/gradient_norm": self.norm.item() / self.steps}
+
+
 class _Run:
     """A model in training: everything that has tensors."""
 
-    def __init__(self, task: Task, settings: Training, division: memory.Division, *, seed: int, examples: int) -> None:
+    def __init__(
+        self, task: Task, settings: Training, division: memory.Division, *, seed: int, segments: Sequence[Segment]
+    ) -> None:
         self.task = task
         self.settings = settings
         self.division = division
-        self.examples = examples
+        self.segments = segments
+        self.examples = segments[-1].end
         self.accelerator = _accelerator(settings)
         self.device: torch.device = self.accelerator.device
         memory.forget_peak(self.device)
@@ -172,59 +220,55 @@ class _Run:
         self.trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.best: dict[str, torch.Tensor] = {}
         self.average = Average(self.module, settings.ema_decay) if settings.ema_decay else None
+        self.snapshots = Snapshots(self.module, self.optimizer.optimizer, self.average, self.device)
         self.steps = 0
 
-    def advance(self, state: State, segment: Segment, *, last: bool) -> State:
-        """Train through one segment and measure; the state after it."""
-        before = metrics = dict(state.metrics or {})
-        seconds = state.seconds
-        reason = None
-        if segment.steps:  # else two rungs fall on the same example, and the model is the one just measured
-            started = time.perf_counter()
-            metrics = self._train(segment)
-            taken = time.perf_counter() - started
-            seconds += taken
-            metrics |= {"train/tokens_per_second": metrics.pop("tokens") / taken, "train/seconds": seconds}
-            finite = math.isfinite(metrics["train/loss"])
-            metrics |= self._evaluate(last) if finite else {"validation/loss": math.nan}
-            metrics["train/peak_memory_gib"] = memory.peak_gib(self.device)
-            reason = worse_than_guessing(before, metrics, uniform=self.task.uniform_loss, lowest=state.best)
-        state = replace(
-            state,
-            segments=state.segments + 1,
-            steps=self.steps,
-            seconds=seconds,
-            progress=segment.progress,
-            metrics=metrics,
-        )
-        if not math.isfinite(metrics["validation/loss"]):
-            return replace(state, ended="diverged", metrics={**metrics, "validation/loss": math.nan})
-        if reason is not None:
-            return replace(state, ended="diverged", reason=reason)
-        state = self._judge(state, metrics["validation/loss"])
-        return replace(state, ended="complete") if last else state
+    def advance(self, state: State) -> State:
+        """Train to the next measurement and measure; the state after it."""
+        path = self.segments[: state.segments + 1]
+        state = replace(state, segments=len(path), progress=path[-1].progress)
+        if not path[-1].steps:  # two rungs fall on the same example, and the model is the one just measured
+            return self._judge(state)
+        sums = _Sums(path[-1].first, self.device)
+        started = time.perf_counter()
+        end = sum(segment.steps for segment in path)
+        if not self.settings.decay_at_rungs or not any(later.steps for later in self.segments[len(path) :]):
+            self._train(sums, stop=end, horizon=self.examples)
+            state = self._measure(state, sums, started)
+            return replace(state, steps=self.steps)
+        stable = schedules.stable_steps(self.settings, path, examples=self.examples)
+        self._train(sums, stop=stable, horizon=self.examples)
+        tokens, steps, trunk = sums.tokens, self.steps, self.snapshots.copy()
+        self._train(sums, stop=end, horizon=path[-1].end)
+        state = replace(state, branch_tokens=state.branch_tokens + sums.tokens - tokens)
+        state = self._measure(state, sums, started)
+        self.snapshots.put_back(trunk)
+        self.steps = steps
+        return replace(state, steps=steps)
 
-    def _train(self, segment: Segment) -> dict[str, float]:
-        """The optimizer steps of a segment; stops short when the loss is no longer a number."""
+    def _train(self, sums: _Sums, *, stop: int, horizon: int) -> None:
+        """The optimizer steps up to `stop`; fewer when the loss is no longer a number.
+
+        horizon: examples after which the learning rate has fallen to its end.
+        """
         self.model.train()
-        precise = torch.float32 if self.device.type == "mps" else torch.float64
-        loss_sum = torch.zeros((), dtype=precise, device=self.device)
-        norm_sum = torch.zeros((), dtype=precise, device=self.device)
-        tokens = steps = 0
-        weight = rate = 0.0
-        for first, count in segment.batches():
-            rate = learning_rate(self.settings, (first + count / 2) / self.examples)
+        for first, count in schedules.batches(self.segments, self.steps, stop):
+            rate = schedules.learning_rate(
+                self.settings, schedules.middle(first, count), examples=self.examples, horizon=horizon
+            )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             batch = self.task.draw(first, count)
             self.division.rows = self._rows(count)
+            losses = []
             for inputs in _micro_batches(batch.inputs, self.division.rows):
                 loss = self.task.loss(self.model, self._moved(inputs))
                 # Divided by the weight of the whole batch: micro-batches then add up to exactly its gradient.
                 self.accelerator.backward(loss / batch.weight)
-                loss_sum += loss.detach()
+                losses.append(loss.detach())
+            norm = None
             if self.settings.gradient_clip is not None:
-                norm_sum += self.accelerator.clip_grad_norm_(self.trained, self.settings.gradient_clip)
+                norm = self.accelerator.clip_grad_norm_(self.trained, self.settings.gradient_clip)
             if self.settings.gradient_noise:
                 self._add_noise()
             self.optimizer.step()
@@ -232,17 +276,28 @@ class _Run:
             self.steps += 1
             if self.average is not None:
                 self.average.update(self.steps)
-            weight, tokens, steps = weight + batch.weight, tokens + batch.tokens, steps + 1
-            if steps % FINITE_CHECK_STEPS == 0 and not math.isfinite(loss_sum.item()):
+            sums.add(first, batch, losses, norm, rate)
+            if sums.steps and sums.steps % FINITE_CHECK_STEPS == 0 and not sums.finite:
                 break
-        metrics = {
-            "train/loss": loss_sum.item() / weight,
-            "train/learning_rate": rate,
-            "tokens": float(tokens),
+
+    def _measure(self, state: State, sums: _Sums, started: float) -> State:
+        """Measure the model as it is, trained since `started`, and judge."""
+        before, metrics = dict(state.metrics or {}), sums.metrics()  # which waits for the device
+        seconds = time.perf_counter() - started
+        state = replace(state, seconds=state.seconds + seconds)
+        metrics |= {
+            "train/tokens_per_second": sums.tokens / seconds,
+            "train/seconds": state.seconds,
+            "train/branch_tokens": float(state.branch_tokens),
         }
-        if self.settings.gradient_clip is not None:
-            metrics["train/gradient_norm"] = norm_sum.item() / steps
-        return metrics
+        finite = math.isfinite(metrics["train/loss"])
+        metrics |= self._evaluate(state.segments == len(self.segments)) if finite else {"validation/loss": math.nan}
+        metrics["train/peak_memory_gib"] = memory.peak_gib(self.device)
+        state = replace(state, metrics=metrics)
+        if not math.isfinite(metrics["validation/loss"]):
+            return replace(state, ended="diverged", metrics={**metrics, "validation/loss": math.nan})
+        reason = worse_than_guessing(before, metrics, uniform=self.task.uniform_loss, lowest=state.best)
+        return self._judge(state) if reason is None else replace(state, ended="diverged", reason=reason)
 
     def _rows(self, count: int) -> int:
         """Sequences a forward pass of a batch of `count`, which may be a few more or fewer than `batch_size`."""
@@ -272,11 +327,12 @@ class _Run:
             metrics = self.task.evaluate(self.model, self.device, last)
         return {**metrics, "validation/seconds": time.perf_counter() - started}
 
-    def _judge(self, state: State, loss: float) -> State:
-        """Early stopping: keep the best weights, count measurements without a gain."""
-        rule = self.settings.early_stopping
+    def _judge(self, state: State) -> State:
+        """Whether the run is over. Early stopping: keep the best weights, count measurements without a gain."""
+        rule, loss = self.settings.early_stopping, (state.metrics or {})["validation/loss"]
+        complete = state.segments == len(self.segments)
         if rule.patience is None:
-            return replace(state, best=min(loss, state.best))
+            return replace(state, best=min(loss, state.best), ended="complete" if complete else None)
         if loss < state.best:
             self.best = {name: tensor.to("cpu", copy=True) for name, tensor in self._kept().items()}
         gained = loss < state.reference - rule.min_gain
@@ -286,22 +342,14 @@ class _Run:
             best=min(loss, state.best),
             reference=loss if gained else state.reference,
             stale=stale,
-            ended="early" if stale >= rule.patience else None,
+            ended="complete" if complete else "early" if stale >= rule.patience else None,
         )
 
     def save(self, directory: Path, state: State, identity: Mapping[str, Any]) -> None:
         """Write a checkpoint: all that a run needs to go on; of one that is over, its weights."""
         tensors: dict[str, checkpoints.Tensors] = {}
         if state.ended is None:
-            tensors = {
-                "model": checkpoints.weights(self.module),
-                "optimizer": self._optimizer_tensors(),
-                "generators": self.generators(),
-            }
-            if self.best:
-                tensors["best"] = self.best
-            if self.average is not None:
-                tensors["average"] = self.average.tensors
+            tensors = self.snapshots.present() | ({"best": self.best} if self.best else {})
         elif state.ended != "diverged":
             tensors = {"model": self.best or self._kept()}
         checkpoints.write(directory, checkpoints.Checkpoint({"identity": identity, "run": asdict(state)}, tensors))
@@ -313,40 +361,10 @@ class _Run:
 
     def restore(self, folder: Path, state: State) -> None:
         """Take over the tensors of the checkpoint in `folder`, taken at `state`."""
-        self.steps = state.steps
-        checkpoints.load_weights(self.module, checkpoints.read_tensors(folder, "model"))
         self.best = checkpoints.read_tensors(folder, "best")
-        if self.average is not None:
-            self.average.load(checkpoints.read_tensors(folder, "average"))
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in checkpoints.read_tensors(folder, "optimizer").items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = tensor
-        raw = self.optimizer.optimizer
-        raw.load_state_dict({"state": moments, "param_groups": raw.state_dict()["param_groups"]})
-        self.set_generators(checkpoints.read_tensors(folder, "generators"))
-
-    def _optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        state: dict[int, dict[str, Any]] = self.optimizer.optimizer.state_dict()["state"]
-        return {
-            f"{index}.{key}": value
-            for index, values in state.items()
-            for key, value in values.items()
-            if isinstance(value, torch.Tensor)
-        }
-
-    def generators(self) -> dict[str, torch.Tensor]:
-        """The states of torch's random generators, which dropout draws from; uint8."""
-        found = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            found["cuda"] = torch.cuda.get_rng_state(self.device)
-        return found
-
-    def set_generators(self, states: checkpoints.Tensors) -> None:
-        """Put back what `generators` gave."""
-        torch.set_rng_state(states["cpu"])
-        if self.device.type == "cuda" and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], self.device)
+        names = ("model", "optimizer", "generators", "average")
+        self.snapshots.put_back({name: checkpoints.read_tensors(folder, name) for name in names})
+        self.steps = state.steps
 
 
 def _is_over(state: State) -> bool:

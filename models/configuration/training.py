@@ -80,8 +80,18 @@ class Training:
     `decay`."""
     warmup: Share = 0.05
     """Share of the run's tokens over which the learning rate rises linearly from 0."""
+    warmup_examples: Count | None = None
+    """The same in training examples (of running text: sequences of `model.context` tokens), so that runs of different
+    lengths rise alike; takes the place of `warmup`. A run that is too short to rise and fall in full takes the lower
+    of both. None: `warmup`."""
     decay: Share = 0.2
     """wsd: share of the run's tokens over which the learning rate falls."""
+    decay_at_rungs: bool = False
+    """wsd: measure at each rung what a run of that length would have ended with (Haegele et al. 2024). The trial
+    branches `decay` of the rung's tokens before it: the learning rate falls to its end, the model is measured there
+    and thrown away, and the trial goes on as if the branch had never been. Costs `decay` times the sum of all rungs
+    before the end in tokens more, and, while a branch trains, host memory for a copy of the weights and the
+    optimizer's state (12 bytes a trained parameter with adamw, 16 with `ema_decay`)."""
     final_learning_rate: Share = 0.1
     """The learning rate at the end, as a share of `learning_rate` (not for constant)."""
     label_smoothing: Probability = 0.0
@@ -116,12 +126,21 @@ class Training:
     """Least time between checkpoints, which are taken at measurements. 0: at each one."""
 
     def __post_init__(self) -> None:
-        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+        if self.schedule == "wsd" and self.warmup_examples is None and self.warmup + self.decay > 1:
             raise SettingError(
                 f"warmup, decay: together at most 1 with schedule 'wsd', got {self.warmup} + {self.decay}. "
                 "Lower one of them."
             )
-
+        if self.decay_at_rungs and self.schedule != "wsd":
+            raise SettingError(
+                f"decay_at_rungs: only for schedule 'wsd', got True with {self.schedule!r}, whose learning rate "
+                "depends on the run's length from its beginning. Leave it out, or use 'wsd'."
+            )
+        if self.decay_at_rungs and not self.decay:
+            raise SettingError(
+                "decay: must be above 0 with decay_at_rungs, got 0: nothing would fall at a rung. "
+                "Leave decay_at_rungs out."
+            )
         if self.freeze_layers and self.tuning == "lora":
             raise SettingError(
                 f"freeze_layers: only for tuning 'full', got {self.freeze_layers} with 'lora', which freezes every "

@@ -50,6 +50,7 @@ def test_settings_are_read_strictly_from_json() -> None:
         ({"batch_size": 0}, ("batch_size",)),
         ({"batch_size": 1.5}, ("batch_size",)),
         ({"warmup": 1.5}, ("warmup",)),
+        ({"warmup_examples": -1}, ("warmup_examples",)),
         ({"optimizer": "lion"}, ("optimizer",)),
         ({"model": {"dropout": 1.0}}, ("model", "dropout")),
         ({"data": {"validation": 0.0}}, ("data", "validation")),
@@ -78,6 +79,14 @@ def test_a_value_out_of_range_is_found_where_it_stands(settings: dict[str, Any],
         (lambda: TextData(source="hub:a/b", format="csv"), "data.format: only for files, got 'csv'"),
         (lambda: Preprocess(stop_words=""), "preprocess.stop_words: must name languages, got ''"),
         (lambda: Training(schedule="wsd", warmup=0.6, decay=0.5), "warmup, decay: together at most 1"),
+        (
+            lambda: Training(decay_at_rungs=True),
+            "decay_at_rungs: only for schedule 'wsd', got True with 'cosine', whose learning rate depends on the run's",
+        ),
+        (
+            lambda: Training(schedule="wsd", decay=0.0, decay_at_rungs=True),
+            "decay: must be above 0 with decay_at_rungs",
+        ),
         (
             lambda: Causal(width=130, heads=4),
             r"model\.width: must be divisible .* got 130 and 4\. Use width 128 or 132",

@@ -68,6 +68,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Make, tmp_path: Path,
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
 
 
+def test_a_decay_at_a_rung_measures_what_a_run_of_that_length_ends_with(config: Make, tmp_path: Path) -> None:
+    changes = {"model": {"dropout": 0.2}, "schedule": "wsd", "warmup_examples": 8, "decay": 0.3}
+    found = measure(config(**changes, decay_at_rungs=True), tmp_path / "trunk")
+    for item in found:
+        whole = measure(config(**changes, tokens=item.progress), tmp_path / str(item.progress))
+        for name in ("validation/loss", "validation/bits_per_byte", "train/loss", "train/gradient_norm"):
+            assert whole[-1].metrics[name] == item.metrics[name]
+    assert weights(tmp_path / "trunk") == weights(tmp_path / str(found[-1].progress))
+    assert found[-1].metrics["train/branch_tokens"] == pytest.approx(0.3 * sum(RUNGS), abs=100)
+
+
 def test_a_killed_run_that_goes_on_equals_an_uninterrupted_one(config: Make, tmp_path: Path) -> None:
     settings = config(model={"dropout": 0.2}, checkpoint_seconds=0.0)
     whole = measure(settings, tmp_path / "whole")

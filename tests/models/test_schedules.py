@@ -9,7 +9,7 @@ import torch
 from models.batches import Sequences, windows
 from models.configuration import Training
 from models.errors import DataError
-from models.schedules import learning_rate, segments
+from models.schedules import batches, learning_rate, segments, stable_steps
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 13, 64, 1000])
@@ -41,19 +41,68 @@ def test_rungs_on_one_example_share_its_measurement() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 def test_a_schedule_rises_to_its_peak_and_ends_at_its_share(schedule: Any) -> None:
     settings = Training(schedule=schedule, learning_rate=2.0, warmup=0.1, decay=0.3, final_learning_rate=0.25)
-    assert learning_rate(settings, 0.05) == pytest.approx(1.0)
-    assert learning_rate(settings, 0.1) == pytest.approx(2.0)
-    assert learning_rate(settings, 1.0) == pytest.approx(2.0 if schedule == "constant" else 0.5)
+    assert learning_rate(settings, 0.05, examples=1) == pytest.approx(1.0)
+    assert learning_rate(settings, 0.1, examples=1) == pytest.approx(2.0)
+    assert learning_rate(settings, 1.0, examples=1) == pytest.approx(2.0 if schedule == "constant" else 0.5)
 
 
 def test_wsd_is_stable_until_its_decay() -> None:
     settings = Training(schedule="wsd", learning_rate=1.0, warmup=0.1, decay=0.2, final_learning_rate=0.0)
-    assert [learning_rate(settings, p) for p in (0.2, 0.5, 0.8)] == pytest.approx([1.0, 1.0, 1.0])
-    assert learning_rate(settings, 0.9) == pytest.approx(0.5)
+    assert [learning_rate(settings, p, examples=1) for p in (0.2, 0.5, 0.8)] == pytest.approx([1.0, 1.0, 1.0])
+    assert learning_rate(settings, 0.9, examples=1) == pytest.approx(0.5)
 
 
 def test_no_warmup_starts_at_the_peak() -> None:
-    assert learning_rate(Training(warmup=0.0, learning_rate=3.0), 0.0) == 3.0
+    assert learning_rate(Training(warmup=0.0, learning_rate=3.0), 0.0, examples=1) == 3.0
+
+
+def test_a_warm_up_in_examples_is_the_same_in_runs_of_any_length() -> None:
+    for schedule in ("cosine", "linear", "constant", "wsd"):
+        settings = Training(schedule=schedule, learning_rate=1.0, warmup_examples=30, decay=0.2)
+        rates = [[learning_rate(settings, at, examples=examples) for at in (7, 15, 30)] for examples in (90, 700)]
+        assert rates[0][:2] == rates[1][:2] == [7 / 30, 0.5]
+        assert rates[0][2] == pytest.approx(1.0)
+
+
+def test_no_examples_of_warm_up_start_at_the_peak() -> None:
+    assert learning_rate(Training(warmup_examples=0, learning_rate=3.0), 0.0, examples=10) == 3.0
+
+
+def test_a_run_too_short_to_rise_and_fall_takes_the_lower_of_both() -> None:
+    settings = Training(schedule="wsd", learning_rate=1.0, warmup_examples=100, decay=0.5, final_learning_rate=0.0)
+    found = [learning_rate(settings, at, examples=100) for at in (20, 50, 60, 80, 100)]
+    assert found == pytest.approx([0.2, 0.5, 0.6, 0.4, 0.0])
+
+
+def test_a_branch_falls_to_its_own_end_and_the_run_stays() -> None:
+    settings = Training(schedule="wsd", learning_rate=1.0, warmup=0.1, decay=0.2, final_learning_rate=0.0)
+    branch = [learning_rate(settings, at, examples=1000, horizon=200) for at in (50, 160, 180, 200)]
+    assert branch == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    assert learning_rate(settings, 200, examples=1000) == 1.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 50])
+@pytest.mark.parametrize(("decay", "warmup_examples"), [(0.2, 30), (0.5, 30), (1.0, 0), (0.2, 300)])
+def test_runs_that_end_at_a_rung_and_beyond_it_are_one_up_to_the_branch(
+    batch_size: int, decay: float, warmup_examples: int
+) -> None:
+    settings = Training(schedule="wsd", decay=decay, warmup_examples=warmup_examples)
+    run = segments(rungs=[100, 250], tokens=900, example_tokens=1, batch_size=batch_size)
+    stable = stable_steps(settings, run[:2], examples=900)
+    rates = [
+        [learning_rate(settings, first + count / 2, examples=900, horizon=end) for end in (250, 900)]
+        for first, count in batches(run, 0, run[0].steps + run[1].steps)
+    ]
+    assert all(short == long for short, long in rates[:stable])
+    assert all(short < long for short, long in rates[stable:])
+
+
+def test_steps_of_a_run_are_numbered_across_its_rungs() -> None:
+    run = segments(rungs=[100, 101, 250], tokens=900, example_tokens=10, batch_size=4)
+    every = [batch for segment in run for batch in segment.batches()]
+    assert list(batches(run, 0, len(every))) == every
+    assert list(batches(run, 2, 9)) == every[2:9]
+    assert list(batches(run, 5, 5)) == []
 
 
 def tokens(count: int) -> Any:
