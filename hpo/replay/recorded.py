@@ -260,7 +260,7 @@ def _recorded(trial: TrialRecord, metric: Metric) -> Row | None:
 
 def _points(trial: TrialRecord, metric: Metric) -> Iterator[Point]:
     """Its measurements, their cost shared out by progress: the record has the seconds of the whole."""
-    rate = trial.seconds / trial.progress
+    rate = max(trial.seconds, 1e-6) / trial.progress
     for measurement in trial.measurements:
         value = measurement.metrics.get(metric.name, math.nan)
         if math.isfinite(value):

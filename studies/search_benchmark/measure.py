@@ -371,7 +371,7 @@ def plots(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]) -> N
     columns = 3
     figure, grid = pyplot.subplots(-(-len(names) // columns), columns, figsize=(12, 3 * -(-len(names) // columns)),
                                    layout="constrained", squeeze=False)  # fmt: skip
-    for axes in grid.flat[len(names):]:
+    for axes in grid.flat[len(names) :]:
         axes.axis("off")
     for axes, name in zip(grid.flat, names, strict=False):
         for strategy in shown:
@@ -410,7 +410,6 @@ def main() -> None:
         run(given.raw, given.surfaces, given.repeats, given.workers, given.only)
     else:
         report(given.raw, given.surfaces)
-
 
 
 if __name__ == "__main__":
