@@ -187,8 +187,8 @@ class PausingHalving:
 
     The promoting form of ASHA (Li et al., MLSys 2020, algorithm 2), with two differences. A trial that is above the cut
     as it arrives goes on at once, which spares it a restart. And when no further trial will be begun, the best of those
-    that wait are trained on (the flush): as many of each rung as the cut
-    allows, rounded up, so that whoever leads a rung leaves it. ASHA without it missed the best of 64 in a quarter of noise-free searches.
+    that wait are trained on (the flush): as many of each rung as the cut allows, rounded up, so that
+    whoever leads a rung leaves it. ASHA without it missed the best of 64 in a quarter of noise-free searches.
 
     Args:
         direction: of the metric.

@@ -235,8 +235,8 @@ class _Checker:
                 )
             elif "directory" not in self.objective.accepts:
                 self.warnings.append(
-                    f"{search.pruner.name} takes trials up again, and {self.objective.name} keeps no checkpoints (it has "
-                    "no argument `directory`): they will begin anew"
+                    f"{search.pruner.name} takes trials up again, and {self.objective.name} keeps no checkpoints (it "
+                    "has no argument `directory`): they will begin anew"
                 )
         if search.sampler.name == "grid" and self.sweep.space.grid() is None:
             self.wrong(("search", "sampler"), "grid requires a step or choices for every searched setting.")

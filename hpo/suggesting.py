@@ -34,8 +34,9 @@ _STARTUP = 4
 _LEVELS = (1 / 27, 1 / 9, 1 / 3, 2 / 3, 1.0)  # of a trial, about where its curve is looked at
 _POOL, _NEAR, _LEADERS = 512, 48, 5
 _NEIGHBOURHOODS = (0.02, 0.08, 0.25)
-_MOST_TRIALS = 160  # that a model is made of; it costs their number cubed
-_LEADING = 80
+_MOST_TRIALS = 64  # that a model is made of; it costs the number of their measurements cubed
+_LEADING = 32
+_LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 
 Fits = Callable[[Mapping[str, Value]], bool]
@@ -251,7 +252,9 @@ class _Table:
             distance, level = min((abs(math.log(share / one)), level) for level, one in enumerate(_LEVELS[:-1]))
             if level not in nearest or distance < nearest[level][0]:
                 nearest[level] = (distance, share, value)
-        for level, (_, share, value) in nearest.items():
+        kept = _LATEST - 1 if trial.value is not None else _LATEST
+        for level in sorted(nearest)[-kept:]:
+            _, share, value = nearest[level]
             self._append(index, share, level, sign * value)
         if trial.value is not None:
             self._append(index, 1.0, last, sign * trial.value)

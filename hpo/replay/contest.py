@@ -22,6 +22,7 @@ from hpo.sweep import Search, Strategy
 from hpo.trials import Direction
 
 ENDLESS = 10**6
+RANDOM, NOTHING = Strategy("random"), Strategy("none")
 RECORDED = Strategy("recorded")
 """Not a sampler: the table's own trials, in their own order."""
 
@@ -40,8 +41,8 @@ class Entrant:
     """
 
     name: str
-    sampler: Strategy = Strategy("random")
-    pruner: Strategy = Strategy("none")
+    sampler: Strategy = RANDOM
+    pruner: Strategy = NOTHING
     shares: tuple[Fraction, ...] = ()
     trials: Callable[[float], int] | None = None
     make: Callable[[Table, int, int], Trials] | None = None

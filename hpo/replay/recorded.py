@@ -120,7 +120,7 @@ _NMT_CURVES = ("bpe", "num_layers", "model_size", "ff_num_hidden", "initial_lr")
 
 
 def _translation_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Learning curves of such trainings, by the checkpoint: Zhang and Duh, AMTA 2024. Each stops by its own patience."""
+    """Learning curves of such trainings, by checkpoint: Zhang and Duh, AMTA 2024. Each stops by its own patience."""
     languages: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         languages.setdefault(f"{record['src']}-{record['trg']}", []).append(record)

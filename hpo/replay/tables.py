@@ -162,8 +162,8 @@ class Table:
                 continue
             other = self.rows[kept[int(np.argmin(squares))]]
             one, two = self.value(self.rows[index]), self.value(other)
-            assert one is not None and two is not None
-            found.append(abs(one - two))
+            if one is not None and two is not None:
+                found.append(abs(one - two))
         return found
 
     def asked_by(self, search: Search, known: Sequence[Mapping[str, Value]] = ()) -> TableQuestion:

@@ -206,8 +206,10 @@ def test_a_study_with_paused_trials_that_is_left_goes_on_as_it_would_have(
     whole, cut = bench(*PAUSING, name="whole"), bench(*PAUSING, name="cut")
     whole.run()
     measured: list[Event] = []
-    for event in cut.events(leave=lambda: len(measured) >= after):
-        measured += [event] if isinstance(event, Progressed) else []
+    leaving = cut.events(leave=lambda: len(measured) >= after)
+    for event in leaving:
+        if isinstance(event, Progressed):
+            measured.append(event)
     cut.run()
     assert what_happened(cut.history) == what_happened(whole.history)
     assert {trial.ending for trial in whole.history.ended} == {Ending.COMPLETE, Ending.STOPPED}

@@ -1,0 +1,85 @@
+"""What a trial costs the coordinator, by how many have ended: asking for it, five reports, telling how it ended.
+
+    python studies/search_benchmark/speed.py [--most 10000] [--samplers auto tpe]
+
+A study with Optuna's store on disk is filled with trials as if another coordinator had run them, and at each size twenty
+more are asked for, reported and told. Prints medians in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from hpo.folder import StudyFolder
+from hpo.journal import History
+from hpo.replay.synthetic import LENGTH, SPACE, surface
+from hpo.replay.tables import TableQuestion
+from hpo.study import Study
+from hpo.sweep import Search, Strategy
+from hpo.trials import Assignment, Direction, Ended, Ending, Measurement, Metric, Outcome, Progressed, Started
+
+SIZES = (100, 1000, 3000, 10_000)
+SHARES = (Fraction(1, 27), Fraction(1, 9), Fraction(1, 3), Fraction(2, 3), Fraction(1))
+RULES = {"auto": "pausing halving", "tpe": "median", "random": "none"}
+METRIC = Metric("validation/loss", Direction.MINIMIZE)
+
+
+def fill(study: Study, first: int, last: int, generator: random.Random) -> None:
+    made = surface(1)
+    for number in range(first, last):
+        parameters = SPACE.draw(generator)
+        study.hear(Started(Assignment(number, parameters, parameters, 0, SHARES), 0))
+        reached = generator.choice((1, 1, 1, 2, 2, 5))
+        for share in SHARES[:reached]:
+            progress = int(share * LENGTH)
+            loss = made.loss(parameters, progress)
+            study.hear(Progressed(number, Measurement(progress, {METRIC.name: loss}), 1.0, LENGTH))
+        ending = Ending.COMPLETE if reached == len(SHARES) else Ending.STOPPED
+        study.hear(Ended(number, Outcome(ending), 1.0, None))
+
+
+def once(study: Study) -> tuple[float, float]:
+    """Seconds until a trial is asked for, and until all of it is told."""
+    made, began = surface(1), time.perf_counter()
+    assignment = study.ask()
+    asked = time.perf_counter() - began
+    for share in SHARES:
+        progress = int(share * LENGTH)
+        measurement = Measurement(progress, {METRIC.name: made.loss(assignment.parameters, progress)})
+        study.report(assignment, measurement, length=LENGTH)
+    study.tell(assignment.number, Outcome(Ending.COMPLETE))
+    return asked, time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--most", type=int, default=10_000)
+    parser.add_argument("--samplers", nargs="+", default=["auto", "tpe"])
+    given = parser.parse_args()
+    print(
+        "| sampler, rule | trials that ended | ask, ms | ask, 5 reports, tell, ms | slowest of 20 |\n|---|---|---|---|---|"
+    )
+    for sampler in given.samplers:
+        with tempfile.TemporaryDirectory() as place:
+            folder = StudyFolder(Path(place) / "study")
+            folder.root.mkdir()
+            search = Search(trials=10**6, sampler=Strategy(sampler), pruner=Strategy(RULES[sampler]), rungs=SHARES)
+            study = Study(TableQuestion(METRIC, search, SPACE, (), SHARES), folder, History(), 9)
+            generator, number = random.Random(0), 0
+            for size in (size for size in SIZES if size <= given.most):
+                fill(study, number, size, generator)
+                times = [once(study) for _ in range(20)]
+                number = size + len(times)
+                asks, wholes = [1000 * ask for ask, _ in times], [1000 * whole for _, whole in times]
+                print(f"| {sampler}, {RULES[sampler]} | {size:,} | {statistics.median(asks):.1f} | "
+                      f"**{statistics.median(wholes):.1f}** | {max(wholes):.1f} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
