@@ -12,8 +12,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script; what the tests start would ignore Ctrl-C too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Files whose tests take a minute or more begin first, so that no worker ends long after the other.
-_LONGEST_FIRST = ("test_quickstart.py", "test_objectives.py", "test_house.py", "test_server.py", "test_cli.py")
+# Files that take ten seconds or more begin first, so that no worker ends long after the other.
+_LONGEST_FIRST = (
+    "test_quickstart.py",
+    "test_objectives.py",
+    "test_cli.py",
+    "test_wandb.py",
+    "test_house.py",
+    "test_server.py",
+    "test_classification.py",
+    "test_readme.py",
+    "test_language_modelling.py",
+    "test_kills.py",
+    "test_sharing.py",
+    "test_pump.py",
+    "test_training.py",
+    "test_conversation.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

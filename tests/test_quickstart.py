@@ -40,7 +40,7 @@ def hpo(studies: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def promoted(studies: Path) -> dict[str, Any]:
     """The winner, promoted with a shorter full run than the sweep asks for."""
-    hpo(studies, "promote", "quickstart", "--set", "tokens=300_000")
+    hpo(studies, "promote", "quickstart", "--set", "tokens=150_000")
     return dict(json.loads((studies / "quickstart/promotions/0001/promotion.json").read_text()))
 
 
@@ -111,7 +111,7 @@ def test_links_lead_from_model_to_promotion_to_trial_to_study_and_back(studies: 
 
 
 def test_a_worse_model_does_not_take_the_name(studies: Path, promoted: dict[str, Any]) -> None:
-    output = hpo(studies, "promote", "quickstart", "--set", "tokens=60_000")
+    output = hpo(studies, "promote", "quickstart", "--set", "tokens=20_000")
     assert "not the champion: it does not beat the champion" in output
 
 

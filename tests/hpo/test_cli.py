@@ -372,7 +372,7 @@ class TestPromotion:
     def test_an_objective_without_a_test_cannot_be_promoted(self, workplace: Path) -> None:
         hpo("run", "sweep.yaml", "--trials", "1")
         source = (workplace / "objective.py").read_text()
-        (workplace / "objective.py").write_text(source.replace("def test(", "def exam("))
+        (workplace / "objective.py").write_text(source.replace("def test(", "def examine("))
         assert "has no function test()" in hpo("promote", "sweep", code=2)
 
     def test_a_full_run_that_is_not_allowed_is_refused_before_it_starts(self, workplace: Path) -> None:

@@ -117,7 +117,7 @@ def test_what_one_study_has_a_value_of_is_not_tried_first_for_another(old: Study
 
 def test_values_on_other_data_are_not_believed(old: StudyFolder, write_sweep: Write, workplace: Path) -> None:
     objective = workplace / "objective.py"
-    objective.write_text(objective.read_text().replace('"digest": "d1"', '"digest": "d2"'))
+    objective.write_text(objective.read_text().replace('"digest": "d1"', '"digest": "another"'))
     folder = ran(write_sweep(WARM), "new", 3)
     (source,) = warming.read(folder.warm)
     assert (source.lessons, source.differs) == ((), "it was measured on other data")
