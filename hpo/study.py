@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo import warming
 from hpo.avoidance import Avoiding, expectation
+from hpo.distributions import distribution, same, suggest
 from hpo.errors import HpoError, Mistake, SweepError, UserError
 from hpo.folder import StudyFolder
 from hpo.halving import Look
@@ -29,7 +29,7 @@ from hpo.observations import Observed, Seen
 from hpo.plan import Plan, by_line, draft
 from hpo.prior import Prior
 from hpo.samplers import make_sampler
-from hpo.space import Choices, Dimension, IntRange, Parameter, Space
+from hpo.space import Space
 from hpo.stopping import make_rule
 from hpo.store import Store
 from hpo.suggesting import make_suggester
@@ -90,7 +90,7 @@ def _check_strategies(sweep: Sweep, search: Search) -> list[Mistake]:
         make_suggester(search.sampler, sweep.space, sweep.metric.direction, 0)
         sampler = make_sampler(search.sampler, seed=0, number=0, conditional=sweep.space.conditional)
         with _quiet():
-            distributions = {p.name: _distribution(p.dimension) for p in sweep.space.parameters}
+            distributions = {p.name: distribution(p.dimension) for p in sweep.space.parameters}
             optuna.create_study(sampler=sampler).ask(distributions)
     except UserError as error:
         mistakes.append(Mistake(sweep.place("search", "sampler"), f"search.sampler: {error}"))
@@ -148,7 +148,7 @@ class Study:
         grid = question.space.grid() if self._sampler.name == "grid" else None
         self._grid = None if grid is None else [values for values in grid if values not in question.known]
         with _quiet():
-            dimensions = {parameter.name: _distribution(parameter.dimension) for parameter in question.space.parameters}
+            dimensions = {parameter.name: distribution(parameter.dimension) for parameter in question.space.parameters}
             self._prior = Prior(lessons, dimensions, self._metric.direction)
 
     def _begin(self, history: History) -> None:
@@ -196,7 +196,7 @@ class Study:
                 if trial.state.is_finished():
                     return True
             elif (trial.state.is_finished() and record.ending is None) or any(
-                not _same(record.parameters.get(name, value), value) for name, value in trial.params.items()
+                not same(record.parameters.get(name, value), value) for name, value in trial.params.items()
             ):
                 return True
         return False
@@ -247,7 +247,7 @@ class Study:
         """Whether a configuration is expected to fit into memory."""
         if not self._has_overflown:
             return lambda values: True
-        dimensions = {p.name: _distribution(p.dimension) for p in self._question.space.parameters}
+        dimensions = {p.name: distribution(p.dimension) for p in self._question.space.parameters}
         return expectation(self._study.get_trials(deepcopy=False), dimensions)
 
     def _asked_of_optuna(self, number: int) -> dict[str, Value]:
@@ -265,7 +265,7 @@ class Study:
         trial = self._study.ask()
         assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
         self._live[number] = trial
-        return self._question.space.fill(lambda parameter: _suggest(trial, parameter))
+        return self._question.space.fill(lambda parameter: suggest(trial, parameter))
 
     def _known(self, number: int) -> Mapping[str, Value] | None:
         known = self._question.known
@@ -422,43 +422,13 @@ class Study:
         return optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=parameters,
-            distributions={name: _distribution(dimensions[name]) for name in parameters},
+            distributions={name: distribution(dimensions[name]) for name in parameters},
         )
 
 
 def _lesson(lesson: warming.Lesson) -> Seen:
     whole = lesson.curve[-1][0] if lesson.curve and lesson.ending is Ending.COMPLETE else None
     return Seen(lesson.parameters, list(lesson.curve), whole, lesson.ending, lesson.value)
-
-
-def _same(one: Value, other: Value) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-9)  # a value on a step is recorded rounded
-    return one == other
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if isinstance(dimension, Choices):
-        return CategoricalDistribution(dimension.values)
-    if isinstance(dimension, IntRange):
-        return IntDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
-
-
-def _suggest(trial: Trial, parameter: Parameter) -> Value:
-    value: Value
-    match parameter.dimension:
-        case Choices(values):
-            value = trial.suggest_categorical(parameter.name, values)
-        case IntRange(low, high, log, step):
-            value = trial.suggest_int(parameter.name, low, high, log=log, step=step)
-        case dimension:
-            value = trial.suggest_float(
-                parameter.name, dimension.low, dimension.high, log=dimension.log, step=dimension.step
-            )
-            if dimension.step is not None:  # 0.15, not 0.15000000000000002
-                value = round(value, 12)
-    return value
 
 
 @contextlib.contextmanager

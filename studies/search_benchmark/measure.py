@@ -131,16 +131,19 @@ def jobs(found: dict[str, Table], peers: Sequence[str]) -> Iterator[tuple[str, s
     lora = [name for name in found if name.startswith("lora")]
     others = [name for name in found if name not in (*with_curves, *lora)]
     ours = [own.name for own in OURS]
-    for slots in (1, 4, 16):
-        for name in with_curves:
-            yield from ((name, own, slots) for own in ours)
+    fast = [own for own in peers if own not in PEERS_ONE_SLOT]
+    for own in ours:
+        yield from ((name, own, 1) for name in with_curves)
     for group in (others, lora):
-        for slots in (1, 4, 16):
-            for name in group:
-                yield from ((name, own, slots) for own in WITHOUT_CURVES)
-    for slots in (1, 4, 16):
-        for name in with_curves:
-            yield from ((name, own, slots) for own in peers if slots == 1 or own not in PEERS_ONE_SLOT)
+        yield from ((name, own, 1) for name in group for own in WITHOUT_CURVES)
+    yield from ((name, own, 1) for name in with_curves for own in fast)
+    for slots in (4, 16):
+        yield from ((name, own, slots) for name in with_curves for own in (*WITHOUT_CURVES, "one rung, top 4"))
+    for slots in (4, 16):
+        yield from ((name, own, slots) for name in (*others, *lora) for own in WITHOUT_CURVES)
+    for slots in (4, 16):
+        yield from ((name, own, slots) for name in with_curves for own in (*ours, *fast))
+    yield from ((name, own, 1) for name in with_curves for own in PEERS_ONE_SLOT)
 
 
 def once(surfaces: str, job: tuple[str, str, int], repeats: int) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def run(raw: Path, surfaces: Path, repeats: int, workers: int, only: str) -> Non
     found = tables(surfaces)
     peers = [name for name in _peers() if name not in LEFT_OUT]
     done = {(line["table"], line["strategy"], line["slots"]) for line in _lines(raw)}
-    todo = [job for job in jobs(found, peers) if job not in done and only in job[1]]
+    todo = [job for job in dict.fromkeys(jobs(found, peers)) if job not in done and only in job[1]]
     began = time.monotonic()
     with (
         raw.open("a", encoding="utf-8") as file,
