@@ -24,6 +24,7 @@ class Seen:
         length: progress at which it is complete, where its objective says so.
         ending: None while it runs or waits.
         value: of a complete trial.
+        place: in the order in which trials began, those of a warm start first.
     """
 
     parameters: Mapping[str, Value]
@@ -31,6 +32,7 @@ class Seen:
     length: int | None = None
     ending: Ending | None = None
     value: float | None = None
+    place: int = 0
 
     @property
     def is_bad(self) -> bool:
@@ -72,11 +74,12 @@ class Observed:
         self._unfinished: dict[int, Seen] = {}
         self._ranked: list[tuple[_Rank, Seen]] = []
         for lesson in lessons:
+            lesson.place = len(self.trials)
             self.trials.append(lesson)
             self._rank(lesson)
 
     def began(self, number: int, parameters: Mapping[str, Value]) -> None:
-        seen = self._own[number] = self._unfinished[number] = Seen(parameters)
+        seen = self._own[number] = self._unfinished[number] = Seen(parameters, place=len(self.trials))
         self.trials.append(seen)
         self.useful += 1
 
@@ -97,13 +100,15 @@ class Observed:
         value = seen.value if seen.value is not None else seen.curve[-1][1] if seen.curve else math.inf
         bisect.insort(self._ranked, ((-far, self._sign * value, len(self._ranked)), seen), key=lambda pair: pair[0])
 
-    def chosen(self, most: int, leading: int, seed: int) -> list[Seen]:
-        """Those that a model is made of: all, or so many of which some lead and the others are drawn from the rest.
+    def chosen(self, most: int, leading: int, first: int, seed: int) -> list[Seen]:
+        """Those that a model is made of, in the order in which they began: all, or so many.
 
-        Trials that have not ended are always among them. Those that lead came farthest, the best first.
+        Then they are the first, which were spread over the space; those that lead, which came farthest with the best
+        values; and others drawn from the rest. Trials that have not ended are always among them.
         """
-        finished = [seen for _, seen in self._ranked[:leading]]
-        rest = range(len(finished), len(self._ranked))
-        room = max(0, most - len(finished))
-        picked = rest if len(rest) <= room else sorted(random.Random(seed).sample(rest, room))
-        return [*finished, *(self._ranked[place][1] for place in picked), *self._unfinished.values()]
+        ranked = [seen for _, seen in self._ranked]
+        if len(ranked) > most:
+            kept = [*ranked[:leading], *(seen for seen in ranked[leading:] if seen.place < first)]
+            rest = [seen for seen in ranked[leading:] if seen.place >= first]
+            ranked = [*kept, *random.Random(seed).sample(rest, max(0, most - len(kept)))]
+        return sorted([*ranked, *self._unfinished.values()], key=lambda seen: seen.place)

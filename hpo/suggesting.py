@@ -36,6 +36,8 @@ _POOL, _NEAR, _LEADERS = 512, 48, 5
 _NEIGHBOURHOODS = (0.02, 0.08, 0.25)
 _MOST_TRIALS = 64  # that a model is made of; it costs the number of their measurements cubed
 _LEADING = 32
+_APART = 0.01  # of an axis: two that are nearer tell the same
+_FIRST = 12  # trials, by which values are scaled
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 
@@ -118,7 +120,7 @@ class ModelBased:
             return self._spread(self._encoding, number, fits)
         mixed = zlib.crc32(f"{self._seed}/{number}".encode())
         with single_threaded():
-            chosen = observed.chosen(_MOST_TRIALS, _LEADING, mixed)
+            chosen = observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, mixed)
             return self._improve(self._encoding, number, chosen, fits)
 
     def _note_tried(self, observed: Observed, encoding: Encoding) -> None:
@@ -173,6 +175,8 @@ class ModelBased:
             fresh = [place for place in encoding.snap(pool_MP) if _key(place) not in self._tried]
             if not fresh:
                 return []
+            apart = np.abs(np.array(fresh)[:, None, :] - places_NP[None, :, :]).max(axis=2).min(axis=1)
+            fresh = [place for place, far in zip(fresh, apart, strict=True) if far >= _APART] or fresh
             mean, spread = model.predict(encoding.features(np.array(fresh)), depth, level)
             gain = expected_improvement(mean, spread, best)
             return sorted(zip(gain.tolist(), fresh, strict=True), key=lambda pair: -pair[0])
@@ -286,22 +290,22 @@ class _Table:
 def standardized(table: _Table) -> Array:
     """Values of which each level has its median at 0, the good half a spread of about 1, and the bad half no tail.
 
-    A loss that exploded says that its configuration is bad, and not how bad: beyond the median the distance counts by
-    its logarithm.
+    Median and spread are those of the first trials that reached the level. Later ones gather where it is good: by their
+    own spread, what lies between them would seem large, and all else equally bad. A loss that exploded says that its
+    configuration is bad, and not how bad: beyond the median the distance counts by its logarithm.
     """
     import numpy as np
 
     value, level = np.array(table.value), np.array(table.level)
     centred = np.empty_like(value)
-    spreads: list[float] = []
+    spreads: dict[int, float] = {}
     for one in np.unique(level):
-        here = value[level == one]
-        centred[level == one] = here - np.median(here)
-        if len(here) >= _ENOUGH:
-            spreads.append(float(np.median(here) - np.quantile(here, 0.1)))
-    scale = float(np.median(spreads)) if spreads else float(np.abs(centred).max(initial=0.0))
-    if scale <= 0:
-        scale = float(np.abs(centred).max(initial=0.0)) or 1.0
-    centred /= scale
+        here = value[level == one][:_FIRST]
+        centred[level == one] = value[level == one] - np.median(here)
+        spread = float(np.median(here) - np.quantile(here, 0.1))
+        if len(here) >= _ENOUGH and spread > 0:
+            spreads[int(one)] = spread
+    usual = float(np.median(list(spreads.values()))) if spreads else float(np.abs(centred).max(initial=0.0)) or 1.0
+    centred /= np.array([spreads.get(int(one), usual) for one in level])
     bounded: Array = np.where(centred > 0, np.log1p(np.maximum(centred, 0.0)), centred)
     return bounded

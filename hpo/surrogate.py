@@ -60,9 +60,9 @@ class Surrogate:
         self._apart_NN = np.abs(seen.depth_N[:, None] - seen.depth_N[None, :])
         self._alike_NN = (seen.level_N[:, None] == seen.level_N[None, :]).astype(np.float64)
         self._several = bool(np.ptp(seen.depth_N) > 0)
-        # log length scales, log amplitude, log noise, log reach over depth, slope of log amplitude over depth
-        self._centre = np.array([*[math.log(0.5 * math.sqrt(features))] * features, 0.0, math.log(0.1), 0.0, 0.0])
-        self._width = np.array([*[0.9] * features, 0.7, 1.0, 1.0, 0.5])
+        # log length scales, log amplitude, log noise, log reach over depth, slopes of log amplitude and noise over depth
+        self._centre = np.array([*[math.log(0.5 * math.sqrt(features))] * features, 0.0, math.log(0.05), 0.0, 0.0, 1.0])
+        self._width = np.array([*[0.9] * features, 0.7, 0.7, 1.0, 0.5, 1.0])
         self._theta = self._fit()
         self._factor_NN, self._weights_N = self._solved(self._theta)
 
@@ -92,17 +92,18 @@ class Surrogate:
         loss = 0.5 * self._seen.value_N @ weights + np.log(np.diag(factor)).sum() + 0.5 * shift @ shift
         pull_NN = 0.5 * (inverse - np.outer(weights, weights))
         gradient = shift / self._width
-        signal, slope, noise = parts["signal"], parts["slope"], math.exp(2 * theta_T[features + 1])
+        signal, slope, noise = parts["signal"], parts["slope"], 2 * self._noise(theta_T) * np.diag(pull_NN)
         weighted = pull_NN * slope
         for index in range(features):
             gradient[index] += float((weighted * self._squares_FNN[index]).sum()) * math.exp(-2 * theta_T[index])
         gradient[features] += 2 * float((pull_NN * signal).sum())
-        gradient[features + 1] += 2 * noise * float(np.trace(pull_NN))
+        gradient[features + 1] += float(noise.sum())
         if self._several:
             reach = math.exp(theta_T[features + 2])
             gradient[features + 2] += float((pull_NN * signal * self._apart_NN).sum()) / reach
             both = self._seen.depth_N[:, None] + self._seen.depth_N[None, :]
             gradient[features + 3] += float((pull_NN * signal * both).sum())
+            gradient[features + 4] += float((noise * self._seen.depth_N).sum())
         return float(loss), gradient
 
     def _covariance(self, theta_T: Array) -> tuple[Array, dict[str, Array]]:
@@ -117,8 +118,14 @@ class Surrogate:
         signal = outer * (1 + _SQRT5 * distance + 5 / 3 * distance**2) * decay
         slope = outer * (5 / 3) * (1 + _SQRT5 * distance) * decay  # of the signal by the logarithm of a length scale
         covariance = signal + _LEVEL_VARIANCE * self._alike_NN
-        covariance[np.diag_indices_from(covariance)] += math.exp(2 * theta_T[features + 1]) + _JITTER
+        covariance[np.diag_indices_from(covariance)] += self._noise(theta_T) + _JITTER
         return covariance, {"signal": signal, "slope": slope}
+
+    def _noise(self, theta_T: Array) -> Array:
+        """Variance of each measurement about what its configuration and level say: early ones tell of less."""
+        features = self._squares_FNN.shape[0]
+        noise: Array = np.exp(2 * (theta_T[features + 1] + theta_T[features + 4] * self._seen.depth_N))
+        return noise
 
     def _strength(self, theta_T: Array, depth: Array) -> Array:
         features = self._squares_FNN.shape[0]
@@ -136,11 +143,6 @@ class Surrogate:
         raise AssertionError("a covariance matrix with a hundredth on its diagonal can be factored")
 
     # -- asking -----------------------------------------------------------------------------------------
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of a measurement about what its configuration and level say."""
-        return math.exp(self._theta[self._squares_FNN.shape[0] + 1])
 
     def predict(self, features_MF: Array, depth: float, level: int) -> tuple[Array, Array]:
         """Mean and standard deviation of what places would measure at a level, noise left out: (M,), (M,)."""

@@ -215,8 +215,7 @@ def test_slots_that_run_at_once_are_given_different_places() -> None:
         observed.began(number, parameters)
         at_once.append(Encoding(PLAIN).units(parameters))
     apart = [float(np.abs(one - other).max()) for i, one in enumerate(at_once) for other in at_once[:i]]
-    assert min(apart) > 1e-4
-    assert max(apart) > 0.01
+    assert min(apart) >= 0.01
 
 
 def test_a_model_of_many_trials_is_made_of_the_leading_and_some_others() -> None:
@@ -226,12 +225,13 @@ def test_a_model_of_many_trials_is_made_of_the_leading_and_some_others() -> None
     for number in range(500):
         told(observed, number, {"rate": 1e-3, "dropout": 0.1}, float(number + 1), Ending.COMPLETE)
     observed.began(500, {"rate": 1e-2, "dropout": 0.3})
-    chosen = observed.chosen(60, 20, seed=1)
+    chosen = observed.chosen(60, 20, 12, seed=1)
     assert len(chosen) == 61
     assert [seen.value for seen in chosen[:3]] == pytest.approx([0.0, 1 + 1 / 9, 2 + 1 / 9])
+    assert {seen.place for seen in chosen} >= set(range(20))
     assert chosen[-1].ending is None
-    assert observed.chosen(60, 20, seed=1) == chosen
-    assert observed.chosen(60, 20, seed=2) != chosen
+    assert observed.chosen(60, 20, 12, seed=1) == chosen
+    assert observed.chosen(60, 20, 12, seed=2) != chosen
 
 
 def test_options_are_checked() -> None:

@@ -38,7 +38,8 @@ def history(folder: StudyFolder) -> History:
 @pytest.fixture
 def old(write_sweep: Write) -> StudyFolder:
     """A study of 12 trials, some of them stopped early."""
-    return ran(write_sweep(("trials: 6", "trials: 12")), "old")
+    rule = "  seed: 3\n  sampler: tpe\n  pruner: median"
+    return ran(write_sweep(("trials: 6", "trials: 12"), ("  seed: 3", rule)), "old")
 
 
 def learned(sweep: Path) -> Source:
