@@ -182,6 +182,10 @@ class Encoding:
             dtype=np.float64,
         )
 
+    def units_of(self, configurations: Sequence[Mapping[str, Value]]) -> Array:
+        """Where configurations lie in the cube: (N, P)."""
+        return np.array([self.units(parameters) for parameters in configurations])
+
     def parameters(self, units_P: Array) -> dict[str, Value]:
         """The configuration at a place of the cube, conditions decided on the way."""
         return self._space.fill(lambda parameter: self._value(parameter, units_P))

@@ -36,7 +36,7 @@ _POOL, _NEAR, _LEADERS = 512, 48, 5
 _NEIGHBOURHOODS = (0.02, 0.08, 0.25)
 _MOST_TRIALS = 64  # that a model is made of; it costs the number of their measurements cubed
 _LEADING = 32
-_APART = 0.01  # of an axis: two that are nearer tell the same
+_APART = 0.06  # of an axis: two that are nearer tell the same, within the noise of training
 _FIRST = 12  # trials, by which values are scaled
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
@@ -70,6 +70,10 @@ class Suggester(Protocol):
             observed: every trial so far, those that run and those of a warm start too.
             fits: whether a configuration is expected to fit into memory.
         """
+        ...
+
+    def promise(self, observed: Observed, numbers: Sequence[int]) -> Mapping[int, float] | None:
+        """What the ends of trials that have begun are expected to be, less being better; None where unknown."""
         ...
 
 
@@ -151,43 +155,84 @@ class ModelBased:
 
     # -- with a model -----------------------------------------------------------------------------------
 
+    def promise(self, observed: Observed, numbers: Sequence[int]) -> Mapping[int, float] | None:
+        if self._encoding is None or observed.completed < _ENOUGH:
+            return None
+        with single_threaded():
+            model = _Model(self._encoding, observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, self._seed), self._sign)
+            asked = [observed.of(number).parameters for number in numbers]
+            expected = model.expected(model.encoding.units_of(asked))
+        return dict(zip(numbers, expected.tolist(), strict=True))
+
     def _improve(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
         import numpy as np
 
-        from hpo.surrogate import Observations, Surrogate
-
         generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
-        places_NP = np.array([encoding.units(trial.parameters) for trial in seen])
-        features_NF = encoding.features(places_NP)
-        table = _Table.of(seen, self._sign)
-        observations = Observations(
-            features_NF[table.trial], table.depth(), np.array(table.level, dtype=np.int64), standardized(table)
-        )
-        model = Surrogate(observations)
-        depth, level = table.target()
-        waiting = [index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve]
-        if waiting:
-            model = model.believing(features_NF[waiting], depth, level)
-        mean_N, _ = model.predict(features_NF, depth, level)
-        best = float(mean_N.min())
+        model = _Model(encoding, seen, self._sign)
+        model.believe([index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve])
 
         def ranked(pool_MP: Array) -> list[tuple[float, Array]]:
             fresh = [place for place in encoding.snap(pool_MP) if _key(place) not in self._tried]
             if not fresh:
                 return []
-            apart = np.abs(np.array(fresh)[:, None, :] - places_NP[None, :, :]).max(axis=2).min(axis=1)
+            apart = np.abs(np.array(fresh)[:, None, :] - model.places_NP[None, :, :]).max(axis=2).min(axis=1)
             fresh = [place for place, far in zip(fresh, apart, strict=True) if far >= _APART] or fresh
-            mean, spread = model.predict(encoding.features(np.array(fresh)), depth, level)
-            gain = expected_improvement(mean, spread, best)
+            gain = model.gain(np.array(fresh))
             return sorted(zip(gain.tolist(), fresh, strict=True), key=lambda pair: -pair[0])
 
-        leaders = places_NP[np.argsort(mean_N, kind="stable")[:_LEADERS]]
-        found = ranked(np.concatenate([generator.random((_POOL, encoding.axes)), _around(leaders, generator)]))
+        found = ranked(np.concatenate([generator.random((_POOL, encoding.axes)), _around(model.leaders(), generator)]))
         finer = ranked(_around(np.array([place for _, place in found[:3]]), generator)) if found else []
         for _, place in sorted([*found, *finer], key=lambda pair: -pair[0]):
             if fits(parameters := encoding.parameters(place)):
                 return parameters
         return self._spread(encoding, number, fits)
+
+
+class _Model:
+    """What a model of all curves expects of places of the cube, against the best of the trials it is made of."""
+
+    def __init__(self, encoding: Encoding, seen: Sequence[Seen], sign: float) -> None:
+        import numpy as np
+
+        from hpo.surrogate import Observations, Surrogate
+
+        self.encoding = encoding
+        self.places_NP = encoding.units_of([trial.parameters for trial in seen])
+        self._features_NF = encoding.features(self.places_NP)
+        table = _Table.of(seen, sign)
+        levels = np.array(table.level, dtype=np.int64)
+        self._surrogate = Surrogate(
+            Observations(self._features_NF[table.trial], table.depth(), levels, standardized(table))
+        )
+        self._depth, self._level = table.target()
+        self._look()
+
+    def _look(self) -> None:
+        self._mean_N, _ = self._surrogate.predict(self._features_NF, self._depth, self._level)
+
+    def believe(self, waiting: Sequence[int]) -> None:
+        """Take trials that have not measured yet for what is expected of them."""
+        if waiting:
+            places = self._features_NF[list(waiting)]
+            self._surrogate = self._surrogate.believing(places, self._depth, self._level)
+            self._look()
+
+    def leaders(self) -> Array:
+        """Places of the best trials."""
+        import numpy as np
+
+        leading: Array = self.places_NP[np.argsort(self._mean_N, kind="stable")[:_LEADERS]]
+        return leading
+
+    def expected(self, places_MP: Array) -> Array:
+        """What snapped places would measure at the end, scaled; less is better."""
+        mean, _ = self._surrogate.predict(self.encoding.features(places_MP), self._depth, self._level)
+        return mean
+
+    def gain(self, places_MP: Array) -> Array:
+        """Expected improvement of snapped places."""
+        mean, spread = self._surrogate.predict(self.encoding.features(places_MP), self._depth, self._level)
+        return expected_improvement(mean, spread, float(self._mean_N.min()))
 
 
 def _key(place_P: Array) -> bytes:
