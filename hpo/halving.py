@@ -65,20 +65,6 @@ class Rule(Protocol):
         """Of the trials set aside, the one that is least likely to be taken up again."""
         ...
 
-    def ask(self, promise: Promise) -> None:
-        """Whom to ask what is to be expected of trials, where a model of their curves knows."""
-        ...
-
-
-Promise = Callable[[Sequence[int]], "Mapping[int, float] | None"]
-"""By trial, what its end is expected to be, less being better; None where no model knows."""
-
-
-def unknown(numbers: Sequence[int]) -> Mapping[int, float] | None:
-    """Nothing is expected of anybody."""
-    del numbers
-    return None
-
 
 class Lasting:
     """What a rule does that sets nothing aside."""
@@ -97,9 +83,6 @@ class Lasting:
 
     def least(self) -> int | None:
         return None
-
-    def ask(self, promise: Promise) -> None:
-        """Nobody is asked."""
 
 
 class Never(Lasting):
@@ -202,9 +185,7 @@ class SuccessiveHalving(Lasting):
 class PausingHalving:
     """Successive halving that takes back: a trial below the cut waits, and goes on once it is above it.
 
-    The promoting form of ASHA (Li et al., MLSys 2020, algorithm 2), with three differences. Where the sampler has a model
-    of all curves (`sampler: auto`), it is the expected end and not the place on the rung that says who goes on: while
-    the learning rate is still high, the order of trials can say little of that at the end. A trial that is above the cut
+    The promoting form of ASHA (Li et al., MLSys 2020, algorithm 2), with two differences. A trial that is above the cut
     as it arrives goes on at once, which spares it a restart. And when no further trial will be begun, the best of those
     that wait are trained on (the flush): as many of each rung as the cut allows, rounded up, so that
     whoever leads a rung leaves it. ASHA without it missed the best of 64 in a quarter of noise-free searches.
@@ -218,10 +199,6 @@ class PausingHalving:
         self._factor = checked(reduction_factor)
         self._ladder = Ladder(direction, reduction_factor, rungs)
         self._waiting: dict[int, _Level] = {}
-        self._promise: Promise = unknown
-
-    def ask(self, promise: Promise) -> None:
-        self._promise = promise
 
     def recall(self, look: Look) -> None:
         self._ladder.place(look)
@@ -232,23 +209,11 @@ class PausingHalving:
             return None
         size = len(self._ladder.rungs[level])
         places = size // self._factor
-        if self._first(level, places, also=look.number) == look.number:
+        better = self._ladder.before(look.number, level)
+        if better < places:
             return None
-        place = self._ladder.before(look.number, level) + 1
         best = f"the best {places} go on" if places else f"{self._factor} are needed to compare"
-        return Paused(f"place {place} of {size} at {look.progress:,}; {best}")
-
-    def _first(self, level: _Level, places: int, also: int | None = None, *, last: bool = False) -> int | None:
-        """Who of those on a rung goes on next, where one is above the cut; `also` has just arrived there."""
-        measured = self._ladder.order(level)
-        promise = self._promise(measured)
-        order = measured
-        if promise is not None:
-            order = sorted(measured, key=lambda number: (promise[number], measured.index(number)))
-        above = order[:places]
-        if last and measured[0] not in above:
-            above = [measured[0], *above]  # whoever leads a rung leaves it, whatever is expected of it
-        return next((number for number in above if number == also or self._waiting.get(number) == level), None)
+        return Paused(f"place {better + 1} of {size} at {look.progress:,}; {best}")
 
     def set_aside(self, number: int) -> None:
         if number in self._ladder.highest:
@@ -260,10 +225,10 @@ class PausingHalving:
     def revive(self, *, last: bool) -> int | None:
         """The best one above the cut, highest rung first."""
         for level in sorted(set(self._waiting.values()), key=lambda level: (-level[1], level[0])):
-            number = self._first(level, self._places(level, last=last), last=last)
-            if number is not None:
-                del self._waiting[number]
-                return number
+            for number in self._ladder.order(level)[: self._places(level, last=last)]:
+                if self._waiting.get(number) == level:
+                    del self._waiting[number]
+                    return number
         return None
 
     def _places(self, level: _Level, *, last: bool) -> int:
@@ -285,9 +250,6 @@ class BestOfRung:
     "One epoch, then the best k": hard to beat where the order at the rung tells that at the end (Egele et al., Is One
     Epoch All You Need For Multi-Fidelity Hyperparameter Optimization?, ESANN 2023).
     """
-
-    def ask(self, promise: Promise) -> None:
-        """What was measured decides alone."""
 
     def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), keep: int = 4) -> None:
         del rungs

@@ -70,7 +70,6 @@ class Observed:
         self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
         self.trials: list[Seen] = []
         self.useful = 0
-        self.completed = 0
         self._own: dict[int, Seen] = {}
         self._unfinished: dict[int, Seen] = {}
         self._ranked: list[tuple[_Rank, Seen]] = []
@@ -83,10 +82,6 @@ class Observed:
         seen = self._own[number] = self._unfinished[number] = Seen(parameters, place=len(self.trials))
         self.trials.append(seen)
         self.useful += 1
-
-    def of(self, number: int) -> Seen:
-        """A trial of this study."""
-        return self._own[number]
 
     def measured(self, number: int, progress: int, value: float, length: int | None) -> None:
         self._own[number].note(progress, value, length)
@@ -101,7 +96,6 @@ class Observed:
         if seen.says_nothing:
             return
         self.useful += 1
-        self.completed += seen.value is not None
         far = 0.0 if seen.is_bad or not seen.curve else 1.0 if seen.value is not None else seen.share(seen.curve[-1][0])
         value = seen.value if seen.value is not None else seen.curve[-1][1] if seen.curve else math.inf
         bisect.insort(self._ranked, ((-far, self._sign * value, len(self._ranked)), seen), key=lambda pair: pair[0])

@@ -155,7 +155,6 @@ class Study:
         """Open Optuna's store and bring it up to the record, or back to it."""
         question = self._question
         self._rule, pruner = make_rule(question.search.pruner, self._metric.direction, self._first_rung, question.rungs)
-        self._rule.ask(self._promise)
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
         self._observed = Observed(self._metric.direction, self._lessons)
@@ -243,10 +242,6 @@ class Study:
             parameters = self._suggester.suggest(number, self._observed, self._expectation())
         self._live[number] = self._add_to_optuna(parameters)
         return dict(parameters)
-
-    def _promise(self, numbers: Sequence[int]) -> Mapping[int, float] | None:
-        """What the ends of trials are expected to be, where a sampler of ours has a model."""
-        return None if self._suggester is None else self._suggester.promise(self._observed, numbers)
 
     def _expectation(self) -> Callable[[Mapping[str, Value]], bool]:
         """Whether a configuration is expected to fit into memory."""

@@ -72,10 +72,6 @@ class Suggester(Protocol):
         """
         ...
 
-    def promise(self, observed: Observed, numbers: Sequence[int]) -> Mapping[int, float] | None:
-        """What the ends of trials that have begun are expected to be, less being better; None where unknown."""
-        ...
-
 
 def make_suggester(strategy: Strategy, space: Space, direction: Direction, seed: int) -> Suggester | None:
     """The sampler of a sweep, where it is one of ours; None where it is Optuna's.
@@ -155,15 +151,6 @@ class ModelBased:
 
     # -- with a model -----------------------------------------------------------------------------------
 
-    def promise(self, observed: Observed, numbers: Sequence[int]) -> Mapping[int, float] | None:
-        if self._encoding is None or observed.completed < _ENOUGH:
-            return None
-        with single_threaded():
-            model = _Model(self._encoding, observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, self._seed), self._sign)
-            asked = [observed.of(number).parameters for number in numbers]
-            expected = model.expected(model.encoding.units_of(asked))
-        return dict(zip(numbers, expected.tolist(), strict=True))
-
     def _improve(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
         import numpy as np
 
@@ -223,11 +210,6 @@ class _Model:
 
         leading: Array = self.places_NP[np.argsort(self._mean_N, kind="stable")[:_LEADERS]]
         return leading
-
-    def expected(self, places_MP: Array) -> Array:
-        """What snapped places would measure at the end, scaled; less is better."""
-        mean, _ = self._surrogate.predict(self.encoding.features(places_MP), self._depth, self._level)
-        return mean
 
     def gain(self, places_MP: Array) -> Array:
         """Expected improvement of snapped places."""

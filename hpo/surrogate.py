@@ -60,8 +60,9 @@ class Surrogate:
         self._apart_NN = np.abs(seen.depth_N[:, None] - seen.depth_N[None, :])
         self._alike_NN = (seen.level_N[:, None] == seen.level_N[None, :]).astype(np.float64)
         self._several = bool(np.ptp(seen.depth_N) > 0)
-        # log length scales, log amplitude, log noise, log reach over depth, slopes of log amplitude and noise over depth
-        self._centre = np.array([*[math.log(0.5 * math.sqrt(features))] * features, 0.0, math.log(0.05), 0.0, 0.0, 1.0])
+        # log length scales, log amplitude, log noise, log reach over depth, and by depth the slopes of both before it
+        scale = math.log(0.5 * math.sqrt(features))
+        self._centre = np.array([*[scale] * features, 0.0, math.log(0.05), 0.0, 0.0, 1.0])
         self._width = np.array([*[0.9] * features, 0.7, 0.7, 1.0, 0.5, 1.0])
         self._theta = self._fit()
         self._factor_NN, self._weights_N = self._solved(self._theta)

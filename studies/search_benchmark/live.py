@@ -1,6 +1,6 @@
 """Does replay tell the truth? A small real search by our default and by Optuna's, beside what replay predicts of it.
 
-    python studies/search_benchmark/live.py FOLDER [--seeds 3] [--recorded 80]
+    python studies/search_benchmark/live.py FOLDER [--seeds 3] [--recorded 60]
 
 Into FOLDER: a study of configurations spread evenly over the space, each trained in full (the table that is replayed),
 then for each seed a study by `auto` and one by TPE with the median rule, one after the other, in turns. What each had
@@ -27,7 +27,7 @@ from hpo.sweep import Strategy
 HERE = Path(__file__).parent
 HPO = str(Path(sys.executable).with_name("hpo"))
 RUNGS = 'search.rungs=["1/9","1/3","2/3",1.0]'
-OURS = ("auto", ("search.sampler=auto", "search.pruner=auto"), 90)
+OURS = ("auto", ("search.sampler=auto", "search.pruner=auto"), 60)
 THEIRS = ("tpe", ("search.sampler=tpe", "search.pruner=median", RUNGS), 40)
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--recorded", type=int, default=80)
+    parser.add_argument("--recorded", type=int, default=60)
     given = parser.parse_args()
     folder = given.folder
     for seed in range(given.seeds):
