@@ -59,7 +59,6 @@ def _affordable(budget: float) -> int:
 
 OURS = (
     Entrant("hpo auto", Strategy("auto"), Strategy("pausing halving"), THIRDS),
-    Entrant("hpo auto, stopping", Strategy("auto"), Strategy("successive halving"), THIRDS),
     Entrant("optuna default", Strategy("tpe"), Strategy("median")),
     Entrant("random", Strategy("random"), Strategy("none")),
     Entrant("tpe + hyperband", Strategy("tpe"), Strategy("hyperband")),

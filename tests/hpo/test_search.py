@@ -229,6 +229,24 @@ def test_trials_are_paused_taken_up_again_and_given_up_at_the_end(bench: Callabl
     assert [t.state.name for t in study.optuna_trials()].count("RUNNING") == 0
 
 
+def test_a_trial_that_was_paused_and_taken_up_again_is_as_one_that_never_was(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    study = bench(*PAUSING)
+    study.run()
+    resumed = [trial for trial in study.history.ended if trial.attempts > 1]
+    assert resumed
+    objective = study.planned.objective
+    for trial in resumed:
+        directory = tmp_path / str(trial.number)
+        directory.mkdir()
+        whole = objective.train(
+            objective.config(trial.settings), seed=trial.seed, rungs=[100, 300, 900], directory=directory
+        )
+        alone = [(m.progress, dict(m.metrics)) for m in whole][: len(trial.measurements)]
+        assert [(m.progress, dict(m.metrics)) for m in trial.measurements] == alone
+
+
 def test_checkpoints_of_paused_trials_stay_under_their_cap(bench: Callable[..., Bench]) -> None:
     """200 trials, each with 1,000 bytes of checkpoint while it waits, and a cap of 6,000."""
     study = bench(("trials: 6", "trials: 200"), *PAUSING[1:])
