@@ -54,7 +54,7 @@ def backtest_view(results: Sequence[Result]) -> RenderableType:
         grid.add_row(
             result.entrant.name,
             _cost(spent, result.table),
-            f"{100 * (1 - spent / whole):.0f}%",
+            f"{100 * max(0.0, 1 - spent / whole):.0f}%",
             f"{full:.0f} of {len(result.table.rows)}",
             number(best),
             Text("kept", style="green")
