@@ -10,6 +10,7 @@ STYLES = {
     "stopped": "yellow",
     "running": "cyan",
     "interrupted": "magenta",
+    "paused": "blue",
     "diverged": "red",
     "out of memory": "red",
     "killed": "red",
