@@ -97,7 +97,7 @@ class ModelBased:
         space: what is searched.
         direction: of the metric.
         seed: of the study.
-        startup: trials before a model is made; None: by the number of settings.
+        startup: trials before a model is made; None: four.
     """
 
     def __init__(self, space: Space, direction: Direction, seed: int, startup: int | None = None) -> None:
