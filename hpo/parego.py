@@ -2,22 +2,21 @@
 
 ParEGO (Knowles, ParEGO: a hybrid algorithm with on-line landscape approximation for expensive multiobjective
 optimization problems, IEEE TEC 10(1), 2006): every suggestion weighs the metrics differently, so that together they
-spread along the front. Deviations: the metrics are scaled at each level of progress for itself, so that whole curves
-take part; weightings follow an even sequence; and the model is that of `hpo.suggesting`. Knows no model.
+spread along the front. Deviations: a metric counts by its rank among the trials at the same level of progress, so that
+whole curves take part and neither a loss that exploded nor sizes over three decades need a scale; weightings follow an
+even sequence; and the model is that of `hpo.suggesting`. Knows no model.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpo.observations import Observed, Seen
 from hpo.pareto import Point, tchebycheff, weights
 from hpo.trials import Direction
-
-_FIRST = 12  # trials, by which values are scaled: later ones gather at the front
 
 
 def scalarized(observed: Observed, levels: Sequence[float], seed: int, number: int) -> Observed:
@@ -61,19 +60,17 @@ def _points(trials: Sequence[Seen], at: Sequence[Sequence[int]], level: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Of one level: the best value of each metric, and how far the median of the first trials is from it."""
+    """Of one level: the sorted values of each metric."""
 
-    best: Point
-    typical: Point
+    axes: tuple[list[float], ...]
 
     @classmethod
     def of(cls, points: Sequence[Point]) -> _Scale:
-        axes = list(zip(*points, strict=True))
-        best = tuple(min(axis) for axis in axes)
-        far = [statistics.median(axis[:_FIRST]) - low for axis, low in zip(axes, best, strict=True)]
-        return cls(best, tuple(one or max(axis) - low or 1.0 for one, axis, low in zip(far, axes, best, strict=True)))
+        return cls(tuple(sorted(axis) for axis in zip(*points, strict=True)))
 
     def scaled(self, point: Point) -> Point:
-        """0 at the best and 1 at the median; beyond it by its logarithm, for what exploded is bad, and not how bad."""
-        units = ((value - low) / far for value, low, far in zip(point, self.best, self.typical, strict=True))
-        return tuple(unit if unit <= 1 else 1 + math.log(unit) for unit in units)
+        """The rank in each metric: 0 for the best, 1 in the middle, 2 for the worst; of equals, their mean."""
+        return tuple(
+            (bisect.bisect_left(axis, value) + bisect.bisect_right(axis, value) - 1) / max(1, len(axis) - 1)
+            for value, axis in zip(point, self.axes, strict=True)
+        )

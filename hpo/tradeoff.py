@@ -6,7 +6,7 @@ Reads the section `tradeoff:` and turns measurements into points (`hpo.pareto`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpo.document import Document
@@ -64,6 +64,12 @@ class Tradeoff:
             if not math.isfinite(value := measurement.metrics[metric.name]):
                 return Outcome(Ending.DIVERGED, f"{metric.name} is {value} at {measurement.progress:,}")
         return None
+
+
+def recorded(metric: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> Tradeoff:
+    """The trade-off of a study as its record has it."""
+    own = Metric(metric["name"], Direction(metric["direction"]), metric.get("at", "last"))
+    return Tradeoff(own, tuple(Metric(one["name"], Direction(one["direction"])) for one in others))
 
 
 def sign(metric: Metric) -> float:
