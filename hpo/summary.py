@@ -63,7 +63,7 @@ class Summary:
 
     @cached_property
     def front(self) -> list[TrialRecord]:
-        """Of a trade-off, the trials trained in full that no other beats in all metrics, best by the first one first."""
+        """Of a trade-off, the trials trained in full that no other dominates, best by the first metric first."""
         numbers = list(self.points)
         kept = [numbers[index] for index in pareto.front(list(self.points.values()))]
         return [
