@@ -107,7 +107,7 @@ BROKEN = {
     ),
     "misspelt key of a trade-off": (
         ("track: {}", "tradeoff: [{name: validation/accuracy, direction: maximize, att: last}]"),
-        "sweep.yaml:12: tradeoff.0.att: no such key.",
+        "sweep.yaml:12: tradeoff.0.att: no such key. Known: direction, name.",
     ),
     "trade-off without a direction": (
         ("track: {}", "tradeoff: [{name: validation/accuracy}]"),
