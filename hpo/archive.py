@@ -225,6 +225,7 @@ def read_record(folder: StudyFolder, path: Path) -> StudyRecord:
     try:
         record = StudyRecord.read(folder)
         Direction(record.metric["direction"])
+        _ = [(one["name"], Direction(one["direction"])) for one in record.tradeoff]
         sound = isinstance(record.search["trials"], int) and all(
             isinstance(value, kind)
             for value, kind in (

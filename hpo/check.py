@@ -40,7 +40,8 @@ def sweep_view(plan: Plan) -> RenderableType:
     size = plan.space.grid() if search.sampler.name == "grid" else None
     count = search.trials if size is None else min(search.trials, sum(1 for _ in size) + len(plan.known))
     lines = [
-        f"{sweep.metric.direction} {sweep.metric.name} of {plan.objective.name}",
+        f"{sweep.metric.direction} {sweep.metric.name} of {plan.objective.name}"
+        + "".join(f", against {one.name} ({one.direction})" for one in sweep.tradeoff.others),
         f"{count} trials: {_first(len(plan.known) - 1)}, then {search.sampler}",
         f"stopping: {search.pruner} at {_rungs(plan)}",
         *plan.reasons,

@@ -183,7 +183,8 @@ def _finish(state: str, root: Path) -> None:
             f"no trial of study {folder.name!r} was trained in full; hpo show {folder.name}{where} says why."
         )
     console.print(f"Look at it:  hpo ui {folder.name}{where}", markup=False)
-    console.print(f"Promote it:  hpo promote {folder.name}{where}", markup=False)
+    which = " [--trial N of the front]" if len(summary.front) > 1 else ""
+    console.print(f"Promote it:  hpo promote {folder.name}{where}{which}", markup=False)
 
 
 @app.command(name="list")

@@ -24,18 +24,22 @@ class Circumstances:
         resumes: whether a trial goes on from a checkpoint; else it begins anew when it is taken up again.
         shared: whether several coordinators work on the study, each with checkpoints of its own.
         rungs_written: whether the sweep says where trials are compared.
+        weighs: whether the sweep has a trade-off.
     """
 
     resumes: bool
     shared: bool
     rungs_written: bool
+    weighs: bool = False
 
 
 def settled(search: Search, where: Circumstances) -> Search:
     """The search with every `auto` decided but the sampler's, which is a sampler of its own."""
     pruner = search.pruner
     if pruner.name == "auto":
-        pruner = Strategy("pausing halving" if where.resumes and not where.shared else "median", pruner.options)
+        pauses = where.resumes and not where.shared
+        other = "none" if where.weighs else "median"
+        pruner = Strategy("pausing halving" if pauses else other, pruner.options)
     rungs = search.rungs
     if not where.rungs_written:
         # A trial that is set aside can be taken up again, and may be compared early; one that is stopped is lost.
@@ -50,9 +54,12 @@ def reasons(search: Search, where: Circumstances) -> list[str]:
         found.append(
             "sampler auto: the baseline, the middle of the space and a few Sobol points, then where a Gaussian process "
             "over all curves expects the most improvement"
+            + (" of the metrics together, weighed anew for each trial (ParEGO)" if where.weighs else "")
         )
     if search.pruner.name == "auto":
-        if where.shared:
+        if where.weighs:
+            why = _of_a_tradeoff(where)
+        elif where.shared:
             why = "median: trials of a shared study cannot be set aside for others, so only the worse half is stopped"
         elif not where.resumes:
             why = "median: this objective keeps no checkpoints (no argument `directory`), so nothing is set aside"
@@ -62,3 +69,14 @@ def reasons(search: Search, where: Circumstances) -> list[str]:
             )
         found.append(f"pruner auto: {why}")
     return found
+
+
+def _of_a_tradeoff(where: Circumstances) -> str:
+    if where.shared:
+        return "none: trials of a shared study cannot be set aside, and one metric alone is no reason to stop a trial"
+    if not where.resumes:
+        return "none: this objective keeps no checkpoints, and one metric alone is no reason to stop a trial"
+    return (
+        "pausing halving: a third of the trials goes on at each rung, by the front they are on, the others wait; what "
+        "no other trial beats in all metrics is trained on in the end"
+    )

@@ -119,6 +119,7 @@ class StudyRecord:
         versions: of the packages that matter.
         mlflow: {"tracking_uri", "experiment"}, or None where the study is not carried to MLflow.
         wandb: {"project", "entity", "mode"}, or None where it is not carried to W&B.
+        tradeoff: {"name", "direction"} of each metric that the study's is weighed against.
         shared: {"address", "place"}: the database it is shared through, and this folder's name there; or None.
     """
 
@@ -140,6 +141,7 @@ class StudyRecord:
     where: str = ""
     wandb: dict[str, Any] | None = None
     shared: dict[str, str] | None = None
+    tradeoff: list[dict[str, str]] = dataclasses.field(default_factory=list)
     format: int = FORMAT
 
     @classmethod

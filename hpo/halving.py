@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hpo.pareto import Point
 from hpo.trials import Direction, Ending, Outcome, Paused, Rung, Verdict, rung_tokens
 
 
@@ -23,12 +24,14 @@ class Look:
         progress: tokens (or examples) seen.
         value: of the metric; finite.
         length: progress at which the trial is complete, where its objective says so.
+        point: of a trade-off, its values in all metrics, smaller is better.
     """
 
     number: int
     progress: int
     value: float
     length: int | None = None
+    point: Point = ()
 
     @property
     def final(self) -> bool:
@@ -95,7 +98,7 @@ class Never(Lasting):
         return None
 
 
-_Level = tuple[int, int]  # of a trial: its length (0 where unknown), and the progress at which it is compared
+Level = tuple[int, int]  # of a trial: its length (0 where unknown), and the progress at which it is compared
 
 
 class Ladder:
@@ -114,11 +117,11 @@ class Ladder:
         self.direction = direction
         self.factor = reduction_factor
         self.given = tuple(rungs)
-        self.rungs: dict[_Level, dict[int, float]] = {}
-        self.highest: dict[int, _Level] = {}
+        self.rungs: dict[Level, dict[int, float]] = {}
+        self.highest: dict[int, Level] = {}
         self._reached: dict[int, int] = {}
 
-    def place(self, look: Look) -> _Level | None:
+    def place(self, look: Look) -> Level | None:
         """Put a trial on the rung that it has reached; None where it has reached none since its last measurement."""
         before = self._reached.get(look.number, 0)
         level = (look.length or 0, look.progress)
@@ -138,19 +141,19 @@ class Ladder:
         last = self.highest.get(look.number)
         return last is None or look.progress >= self.factor * last[1]
 
-    def better(self, number: int, level: _Level) -> int:
+    def better(self, number: int, level: Level) -> int:
         """How many on the rung are better."""
         rung = self.rungs[level]
         return sum(self.direction.better(other, rung[number]) for other in rung.values())
 
-    def before(self, number: int, level: _Level) -> int:
+    def before(self, number: int, level: Level) -> int:
         """How many on the rung come before: the better ones, and equals of lower numbers."""
         rung = self.rungs[level]
         return self.better(number, level) + sum(
             other < number and value == rung[number] for other, value in rung.items()
         )
 
-    def order(self, level: _Level) -> list[int]:
+    def order(self, level: Level) -> list[int]:
         """Trials of a rung, best first; of equals, the lowest number."""
         sign = 1.0 if self.direction is Direction.MINIMIZE else -1.0
         return sorted(self.rungs[level], key=lambda number: (sign * self.rungs[level][number], number))
@@ -198,7 +201,7 @@ class PausingHalving:
     def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3) -> None:
         self._factor = checked(reduction_factor)
         self._ladder = Ladder(direction, reduction_factor, rungs)
-        self._waiting: dict[int, _Level] = {}
+        self._waiting: dict[int, Level] = {}
 
     def recall(self, look: Look) -> None:
         self._ladder.place(look)
@@ -231,7 +234,7 @@ class PausingHalving:
                     return number
         return None
 
-    def _places(self, level: _Level, *, last: bool) -> int:
+    def _places(self, level: Level, *, last: bool) -> int:
         size = len(self._ladder.rungs[level])
         return -(-size // self._factor) if last else size // self._factor
 

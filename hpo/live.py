@@ -22,10 +22,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpo import pareto
 from hpo.folder import StudyRecord
 from hpo.journal import History, encode
 from hpo.outlook import Outlook, in_all, outlook, rates_of
 from hpo.spending import Spent
+from hpo.tradeoff import recorded
 from hpo.trials import Assignment, Direction, Elsewhere, Ended, Ending, Event, Interrupted, Progressed, Retired, Started
 from hpo.wording import STYLES, duration, number, parameters
 
@@ -87,6 +89,8 @@ class Scoreboard:
         self.recent: deque[tuple[int, str, str]] = deque(maxlen=_RECENT)
         self.baseline: float | None = None
         self.best: tuple[float, int] | None = None
+        self._tradeoff = recorded(record.metric, record.tradeoff)
+        self._front: list[pareto.Point] = []
         self.parameters = {trial.number: trial.parameters for trial in history.trials.values()}
         for trial in history.ended:
             if trial.ending is Ending.COMPLETE and trial.value is not None:
@@ -95,10 +99,22 @@ class Scoreboard:
     def _completed(self, trial: int, value: float) -> bool:
         if trial == 0:
             self.baseline = value
+        self._weigh(trial)
         if self.best is None or self.direction.better(value, self.best[0]):
             self.best = (value, trial)
             return True
         return False
+
+    @property
+    def front(self) -> int:
+        """How many trials are on the front; 0 where there is no trade-off."""
+        return len(self._front)
+
+    def _weigh(self, trial: int) -> None:
+        point = self._tradeoff.point(self.history.trials[trial].measurements)
+        if point is not None:
+            points = [*self._front, point]
+            self._front = [points[index] for index in pareto.front(points)]
 
     def slot_of(self, trial: int) -> int | None:
         return next((slot for slot, state in self.slots.items() if state and state.assignment.number == trial), None)
@@ -224,6 +240,8 @@ class LiveView:
             text.append("    best ")
             text.append(number(value), style="bold green")
             text.append(f" (trial {trial}: {parameters(board.parameters[trial])})")
+            if front := board.front:
+                text.append(f"    front {front} trial{'s' if front > 1 else ''}", style="bold")
         return text
 
     def _slots(self) -> Table:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from hpo.pareto import Point
 from hpo.trials import Direction, Ending, Value
 
 
@@ -21,6 +22,7 @@ class Seen:
     Attributes:
         parameters: values of the space's active parameters.
         curve: progress and the metric's value at each finite measurement.
+        points: of a trade-off, what each measurement of the curve was in all metrics; else empty.
         length: progress at which it is complete, where its objective says so.
         ending: None while it runs or waits.
         value: of a complete trial.
@@ -33,6 +35,7 @@ class Seen:
     ending: Ending | None = None
     value: float | None = None
     place: int = 0
+    points: list[Point] = field(default_factory=list)
 
     @property
     def is_bad(self) -> bool:
@@ -49,9 +52,10 @@ class Seen:
         whole = self.length or (self.curve[-1][0] if self.curve else progress)
         return min(1.0, progress / whole) if whole else 1.0
 
-    def note(self, progress: int, value: float, length: int | None) -> None:
+    def note(self, progress: int, value: float, length: int | None, point: Point | None = None) -> None:
         if math.isfinite(value):
             self.curve.append((progress, value))
+            self.points += [] if point is None else [point]
         self.length = length if length is not None else self.length
 
 
@@ -83,8 +87,10 @@ class Observed:
         self.trials.append(seen)
         self.useful += 1
 
-    def measured(self, number: int, progress: int, value: float, length: int | None) -> None:
-        self._own[number].note(progress, value, length)
+    def measured(
+        self, number: int, progress: int, value: float, length: int | None, point: Point | None = None
+    ) -> None:
+        self._own[number].note(progress, value, length, point)
 
     def ended(self, number: int, ending: Ending, value: float | None) -> None:
         seen = self._unfinished.pop(number)

@@ -18,6 +18,7 @@ from hpo.objective import Objective, load
 from hpo.schema import Invalid, flatten
 from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
 from hpo.sweep import Search, Sweep, parse
+from hpo.tradeoff import PRUNERS, SAMPLERS, Tradeoff
 from hpo.trials import Metric, Rung, Value
 
 _SAMPLED_CONFIGURATIONS = 200
@@ -38,6 +39,10 @@ class Plan:
     def metric(self) -> Metric:
         return self.sweep.metric
 
+    @property
+    def tradeoff(self) -> Tradeoff:
+        return self.sweep.tradeoff
+
     @cached_property
     def search(self) -> Search:
         """How it is searched, with every `auto` decided."""
@@ -46,7 +51,8 @@ class Plan:
     @property
     def circumstances(self) -> Circumstances:
         written = ("search", "rungs") in self.sweep.places
-        return Circumstances("directory" in self.objective.accepts, self.sweep.storage is not None, written)
+        shared = self.sweep.storage is not None
+        return Circumstances("directory" in self.objective.accepts, shared, written, bool(self.sweep.tradeoff))
 
     @property
     def reasons(self) -> list[str]:
@@ -123,8 +129,9 @@ class _Checker:
         """Check part by part; what goes together is checked only of a sweep that is `sound` otherwise."""
         fixed = self.tree("fixed", self.sweep.fixed)
         space = self.space(fixed)
-        self.metric()
+        self.metrics()
         self.strategy()
+        self.tradeoff()
         known = self.known(space, fixed)
         self.tree("promote", self.sweep.promote, base={**fixed, **(known[0] if known else {})})
         if sound and not self.mistakes:
@@ -207,13 +214,29 @@ class _Checker:
                 return (*inner, rest) if rest and (*inner, rest) in self.sweep.places else inner
         return (section, name)
 
-    def metric(self) -> None:
-        name = self.sweep.metric.name
-        if name and self.objective.metrics and name not in self.objective.metrics:
-            self.wrong(
-                ("metric", "name"),
-                f"{self.objective.name} does not measure {name!r}.{did_you_mean(name, self.objective.metrics)}",
-            )
+    def metrics(self) -> None:
+        """Whether each metric is measured, of those that the objective says it measures."""
+        named: dict[Path_, str] = {("metric", "name"): self.sweep.metric.name}
+        for index, metric in enumerate(self.sweep.tradeoff.others):
+            named["tradeoff", index, "name"] = metric.name
+        for path, name in named.items():
+            if name and self.objective.metrics and name not in self.objective.metrics:
+                self.wrong(
+                    path,
+                    f"{self.objective.name} does not measure {name!r}.{did_you_mean(name, self.objective.metrics)}",
+                )
+
+    def tradeoff(self) -> None:
+        """Whether sampler, stopping rule and warm start can do with several metrics."""
+        search = self.sweep.search
+        if not self.sweep.tradeoff:
+            return
+        for key, strategy, able in (("sampler", search.sampler, SAMPLERS), ("pruner", search.pruner, PRUNERS)):
+            if strategy.name not in able:
+                text = f"{strategy.name} knows one metric, and there is a trade-off. Use one of {', '.join(able)}."
+                self.wrong(("search", key), text)
+        if self.sweep.warm_start:
+            self.wrong(("warm_start",), "what is learned from other studies is of one metric. Leave out one of both.")
 
     def strategy(self) -> None:
         search = self.sweep.search

@@ -17,6 +17,7 @@ from hpo.outlook import Bill, bill, rates_of
 from hpo.promote import Promotion
 from hpo.spending import Rates, Spent, spent
 from hpo.summary import Summary
+from hpo.tradeoffs import front_json, front_view
 from hpo.trials import Direction, Ending
 from hpo.wording import STYLES, duration, number
 
@@ -92,11 +93,12 @@ def study_view(summary: Summary, promotions: Sequence[Promotion] = ()) -> Render
         (record.name, "bold"), "  ", (summary.state, STYLES.get(summary.state, "bold")),
         f"  {len(summary.history.ended)} of {record.search['trials']} trials ended",
         f"  {record.metric['direction']} {record.metric['name']}",
+        *(f", {one['direction']} {one['name']}" for one in record.tradeoff),
     )  # fmt: skip
     parts: list[RenderableType] = [head]
     if summary.history.reason:
         parts.append(Text(summary.history.reason, style="red"))
-    parts += [Text(), trial_table(summary), Text()]
+    parts += [Text(), trial_table(summary), Text(), *front_view(summary)]
     if (sentence := gain(summary)) is not None:
         parts.append(Text(sentence, style="bold"))
     failed = [t for t in summary.trials if t.ending is not None and t.ending.is_failure]
@@ -232,6 +234,7 @@ def study_json(summary: Summary) -> dict[str, Any]:
         "baseline": None if baseline is None else trial_json(summary, baseline),
         "best": None if best is None else trial_json(summary, best),
         "trials": [trial_json(summary, trial) for trial in summary.trials],
+        **front_json(summary),
         "spent": _cost_json(summary, bill(summary.history)),
     }
 

@@ -124,6 +124,7 @@ def _record(planned: Plan, folder: StudyFolder, path: Path, assignments: Sequenc
         assignments=list(assignments),
         objective=sweep.objective,
         metric={"name": sweep.metric.name, "direction": sweep.metric.direction.value, "at": sweep.metric.at},
+        tradeoff=[{"name": one.name, "direction": one.direction.value} for one in sweep.tradeoff.others],
         search={
             "sampler": str(planned.search.sampler),
             "pruner": str(planned.search.pruner),

@@ -12,7 +12,8 @@ from typing import Any
 import optuna
 
 from hpo.errors import UserError, did_you_mean
-from hpo.halving import RULES, Lasting, Look, Rule
+from hpo.fronts import FrontHalving
+from hpo.halving import RULES, Lasting, Look, PausingHalving, Rule
 from hpo.samplers import build, import_class
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Ending, Outcome, Rung, Verdict
@@ -29,7 +30,7 @@ class OptunaPruner(Lasting):
 
 
 def make_rule(
-    strategy: Strategy, direction: Direction, first_rung: int, rungs: Sequence[Rung] = ()
+    strategy: Strategy, direction: Direction, first_rung: int, rungs: Sequence[Rung] = (), *, weighs: bool = False
 ) -> tuple[Rule, optuna.pruners.BasePruner]:
     """The stopping rule of a sweep, and the pruner its Optuna study is given.
 
@@ -38,6 +39,7 @@ def make_rule(
         direction: of the metric.
         first_rung: progress of the first rung (tokens), for rules that count their rungs from it.
         rungs: as the sweep has them.
+        weighs: whether there is a trade-off.
 
     Raises:
         UserError: the class cannot be imported or does not take these options.
@@ -47,6 +49,8 @@ def make_rule(
     if strategy.name not in RULES:
         return OptunaPruner(strategy.name.rpartition(":")[2]), _pruner(strategy, first_rung)
     make, known = RULES[strategy.name]
+    if weighs and make is PausingHalving:
+        make = FrontHalving
     for option in strategy.options:
         if option not in known:
             raise UserError(f"{strategy.name} has no option {option!r}.{did_you_mean(option, known)}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hpo import warming
 from hpo.avoidance import Avoiding, expectation
 from hpo.distributions import distribution, same, suggest
-from hpo.errors import HpoError, Mistake, SweepError, UserError
+from hpo.errors import HpoError, SweepError
 from hpo.folder import StudyFolder
 from hpo.halving import Look
 from hpo.journal import History, TrialRecord
@@ -32,8 +31,10 @@ from hpo.samplers import make_sampler
 from hpo.space import Space
 from hpo.stopping import make_rule
 from hpo.store import Store
+from hpo.strategies import mistakes_in, quiet
 from hpo.suggesting import make_suggester
-from hpo.sweep import Search, Sweep
+from hpo.sweep import Search
+from hpo.tradeoff import Tradeoff
 from hpo.trials import (
     Assignment,
     Ended,
@@ -78,30 +79,10 @@ def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | Non
         UserError: an override is malformed.
     """
     drafted, sweep, mistakes = draft(text, path, assignments, name)
-    mistakes += _check_strategies(sweep, sweep.search if drafted is None else drafted.search)
+    mistakes += mistakes_in(sweep, sweep.search if drafted is None else drafted.search)
     if drafted is None or mistakes:
         raise SweepError(by_line(mistakes))
     return drafted
-
-
-def _check_strategies(sweep: Sweep, search: Search) -> list[Mistake]:
-    mistakes: list[Mistake] = []
-    try:
-        make_suggester(search.sampler, sweep.space, sweep.metric.direction, 0)
-        sampler = make_sampler(search.sampler, seed=0, number=0, conditional=sweep.space.conditional)
-        with _quiet():
-            distributions = {p.name: distribution(p.dimension) for p in sweep.space.parameters}
-            optuna.create_study(sampler=sampler).ask(distributions)
-    except UserError as error:
-        mistakes.append(Mistake(sweep.place("search", "sampler"), f"search.sampler: {error}"))
-    except Exception as error:  # options that Optuna takes at first and trips over at its first trial
-        text = f"search.sampler: {search.sampler}: {type(error).__name__}: {error}."
-        mistakes.append(Mistake(sweep.place("search", "sampler"), text))
-    try:
-        make_rule(search.pruner, sweep.metric.direction, 1)
-    except UserError as error:
-        mistakes.append(Mistake(sweep.place("search", "pruner"), f"search.pruner: {error}"))
-    return mistakes
 
 
 class Question(Protocol):
@@ -109,6 +90,9 @@ class Question(Protocol):
 
     @property
     def metric(self) -> Metric: ...
+
+    @property
+    def tradeoff(self) -> Tradeoff: ...
 
     @property
     def search(self) -> Search: ...
@@ -139,29 +123,34 @@ class Study:
 
     def __init__(self, question: Question, folder: StudyFolder | None, history: History, first_rung: int) -> None:
         self._question, self._folder, self._first_rung = question, folder, first_rung
-        self._metric = question.metric
+        self._metric, self._tradeoff = question.metric, question.tradeoff
         self._sampler = question.search.sampler
         lessons = [] if folder is None else [one for source in warming.read(folder.warm) for one in source.lessons]
         self._lessons = [_lesson(lesson) for lesson in lessons]
-        self._suggester = make_suggester(self._sampler, question.space, self._metric.direction, question.search.seed)
+        self._suggester = make_suggester(
+            self._sampler, question.space, self._metric.direction, question.search.seed, weighs=bool(self._tradeoff)
+        )
         self._begin(history)
         grid = question.space.grid() if self._sampler.name == "grid" else None
         self._grid = None if grid is None else [values for values in grid if values not in question.known]
-        with _quiet():
+        with quiet():
             dimensions = {parameter.name: distribution(parameter.dimension) for parameter in question.space.parameters}
             self._prior = Prior(lessons, dimensions, self._metric.direction)
 
     def _begin(self, history: History) -> None:
         """Open Optuna's store and bring it up to the record, or back to it."""
         question = self._question
-        self._rule, pruner = make_rule(question.search.pruner, self._metric.direction, self._first_rung, question.rungs)
+        self._rule, pruner = make_rule(
+            question.search.pruner, self._metric.direction, self._first_rung, question.rungs,
+            weighs=bool(self._tradeoff),
+        )  # fmt: skip
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
         self._observed = Observed(self._metric.direction, self._lessons)
         # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
         self._has_overflown = any(trial.ending is Ending.OUT_OF_MEMORY for trial in history.ended)
         self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
-        with _quiet():
+        with quiet():
             self._study = self._opened(history, pruner)
             self._reconcile(history)
         self._asked = len(history.trials)
@@ -220,7 +209,7 @@ class Study:
     def ask(self) -> Assignment:
         """The next trial: the baseline, the known configurations, then what the sampler suggests."""
         number = self._asked
-        with _quiet(), _named(f"the sampler {self._sampler}"):
+        with quiet(), _named(f"the sampler {self._sampler}"):
             parameters = self._asked_of_optuna(number) if self._suggester is None else self._suggested(number)
         self._asked += 1
         self._curves[number] = []
@@ -305,19 +294,31 @@ class Study:
         again = bool(curve) and measurement.progress <= curve[-1].progress
         if not again:
             curve.append(measurement)
-            self._observed.measured(number, measurement.progress, self._so_far(curve, value), length)
+            self._observe(number, curve, length)
         elif measurement.progress < curve[-1].progress or number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
         self._unanswered.discard(number)
         if not math.isfinite(value):
             return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
+        if (trouble := self._tradeoff.trouble(measurement)) is not None:
+            return trouble
         trial = self._live[number]
-        with _quiet():
+        with quiet():
             if not again:
                 trial.report(value, step=measurement.progress)
             # The rule hears of protected trials too: others are compared with them.
-            look = Look(number, measurement.progress, self._so_far(curve, value), length)
-            return self._rule.judge(look, trial.should_prune)
+            return self._rule.judge(self._look(number, curve, length), trial.should_prune)
+
+    def _observe(self, number: int, curve: Sequence[Measured], length: int | None) -> None:
+        """Tell the sampler the last measurement of a curve; of a trade-off, only where it is whole."""
+        look = self._look(number, curve, length)
+        value = math.nan if self._tradeoff and not look.point else look.value
+        self._observed.measured(number, look.progress, value, length, look.point or None)
+
+    def _look(self, number: int, curve: Sequence[Measured], length: int | None) -> Look:
+        """The last measurement of a curve as a rule sees it."""
+        value = self._so_far(curve, curve[-1].metrics.get(self._metric.name, math.nan))
+        return Look(number, curve[-1].progress, value, length, self._tradeoff.point(curve) or ())
 
     def _so_far(self, curve: Sequence[Measured], value: float) -> float:
         """What a trial that ended with this measurement would have for its value."""
@@ -358,7 +359,7 @@ class Study:
 
     def _add(self, assignment: Assignment) -> None:
         number = assignment.number
-        with _quiet():
+        with quiet():
             self._live[number] = self._add_to_optuna(assignment.parameters)
         self._curves[number] = []
         self._observed.began(number, assignment.parameters)
@@ -370,7 +371,7 @@ class Study:
         return Trial(self._study, store.create_new_trial(self._study._study_id, self._frozen(parameters)))
 
     def _tell(self, trial: Trial, ending: Ending, value: float | None) -> None:
-        with _quiet():
+        with quiet():
             self._has_overflown |= ending is Ending.OUT_OF_MEMORY
             if ending is Ending.OUT_OF_MEMORY and not trial.constraints:
                 trial.set_constraint(_FITS, 1.0)
@@ -395,13 +396,13 @@ class Study:
         self._observed.began(record.number, record.parameters)
         for count, measurement in enumerate(record.measurements, start=1):
             value = measurement.metrics.get(name, math.nan)
-            so_far = self._so_far(record.measurements[:count], value)
-            self._observed.measured(record.number, measurement.progress, so_far, record.length)
-            if not math.isfinite(value):
+            curve = record.measurements[:count]
+            self._observe(record.number, curve, record.length)
+            if not math.isfinite(value) or self._tradeoff.trouble(measurement) is not None:
                 continue
             if trial is not None and measurement.progress not in frozen.intermediate_values:
                 trial.report(value, step=measurement.progress)
-            self._rule.recall(Look(record.number, measurement.progress, so_far, record.length))
+            self._rule.recall(self._look(record.number, curve, record.length))
         if record.paused:
             self._rule.set_aside(record.number)
         if record.ending is not None:
@@ -440,11 +441,3 @@ def _named(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise HpoError(f"{what} failed: {type(error).__name__}: {error}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna's notices on experimental features and step ranges are not for the user of a sweep."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

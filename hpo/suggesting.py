@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hpo.errors import UserError, did_you_mean
 from hpo.observations import Observed, Seen
+from hpo.parego import scalarized
 from hpo.space import Space
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Value
@@ -73,7 +74,9 @@ class Suggester(Protocol):
         ...
 
 
-def make_suggester(strategy: Strategy, space: Space, direction: Direction, seed: int) -> Suggester | None:
+def make_suggester(
+    strategy: Strategy, space: Space, direction: Direction, seed: int, *, weighs: bool = False
+) -> Suggester | None:
     """The sampler of a sweep, where it is one of ours; None where it is Optuna's.
 
     Raises:
@@ -87,7 +90,7 @@ def make_suggester(strategy: Strategy, space: Space, direction: Direction, seed:
     startup = strategy.options.get("startup")
     if startup is not None and (isinstance(startup, bool) or not isinstance(startup, int) or startup < 1):
         raise UserError(f"{strategy.name}: startup requires a whole number from 1, got {startup!r}")
-    return ModelBased(space, direction, seed, startup)
+    return ModelBased(space, direction, seed, startup, weighs=weighs)
 
 
 class ModelBased:
@@ -98,11 +101,15 @@ class ModelBased:
         direction: of the metric.
         seed: of the study.
         startup: trials before a model is made; None: four.
+        weighs: whether there is a trade-off: for each trial, its metrics are one by another weighting (`hpo.parego`).
     """
 
-    def __init__(self, space: Space, direction: Direction, seed: int, startup: int | None = None) -> None:
+    def __init__(
+        self, space: Space, direction: Direction, seed: int, startup: int | None = None, *, weighs: bool = False
+    ) -> None:
         self._space = space
-        self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+        self._weighs = weighs
+        self._sign = 1.0 if direction is Direction.MINIMIZE or weighs else -1.0
         self._seed = seed
         self._startup = startup or _STARTUP
         self._encoding: Encoding | None = None
@@ -120,6 +127,7 @@ class ModelBased:
             return self._spread(self._encoding, number, fits)
         mixed = zlib.crc32(f"{self._seed}/{number}".encode())
         with single_threaded():
+            observed = scalarized(observed, _LEVELS, self._seed, number) if self._weighs else observed
             chosen = observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, mixed)
             return self._improve(self._encoding, number, chosen, fits)
 

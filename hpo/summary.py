@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
+from hpo import pareto
 from hpo.folder import StudyFolder, StudyRecord, is_locked
 from hpo.journal import History, TrialRecord
+from hpo.pareto import Point
+from hpo.tradeoff import Tradeoff, recorded
 from hpo.trials import Direction, Ending
 
 
@@ -47,9 +51,34 @@ class Summary:
         return self.history.trials.get(0)
 
     @property
+    def tradeoff(self) -> Tradeoff:
+        return recorded(self.record.metric, self.record.tradeoff)
+
+    @cached_property
+    def points(self) -> dict[int, Point]:
+        """Of a trade-off, what each trial that was trained in full has reached in all metrics; smaller is better."""
+        complete = [trial for trial in self.trials if trial.ending is Ending.COMPLETE]
+        found = {trial.number: self.tradeoff.point(trial.measurements) for trial in complete}
+        return {number: point for number, point in found.items() if point is not None}
+
+    @cached_property
+    def front(self) -> list[TrialRecord]:
+        """Of a trade-off, the trials trained in full that no other dominates, best by the first metric first."""
+        numbers = list(self.points)
+        kept = [numbers[index] for index in pareto.front(list(self.points.values()))]
+        return [
+            self.history.trials[number] for number in sorted(kept, key=lambda number: (self.points[number], number))
+        ]
+
+    @property
     def best(self) -> TrialRecord | None:
-        """The best trial that was trained in full; stopped ones have no comparable value."""
+        """The best trial that was trained in full; stopped ones have no comparable value.
+
+        Of a trade-off, the one on the front that is best by the study's own metric.
+        """
         complete = [t for t in self.trials if t.ending is Ending.COMPLETE and t.value is not None]
+        if self.front:
+            complete = [t for t in self.front if t.value is not None]
         if not complete:
             return None
         key = 1.0 if self.direction is Direction.MINIMIZE else -1.0

@@ -14,11 +14,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hpo import operation
+from hpo import operation, tradeoff
 from hpo.document import Document, Path_, load_yaml, override
 from hpo.errors import Mistake, did_you_mean
 from hpo.operation import Budget, Launch, MlflowSettings, Notify, OnFailure, Storage, WandbSettings
 from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space, ordered
+from hpo.tradeoff import Tradeoff
 from hpo.trials import Direction, Metric, Rung, Value
 
 SAMPLERS = ("auto", "tpe", "gp", "cma-es", "qmc", "random", "grid")
@@ -38,6 +39,7 @@ PRUNERS = (
 SECTIONS = (
     "objective",
     "metric",
+    "tradeoff",
     "space",
     "fixed",
     "baseline",
@@ -96,6 +98,7 @@ class Sweep:
     path: Path
     objective: str
     metric: Metric
+    tradeoff: Tradeoff
     space: Space
     fixed: Mapping[str, object]
     baseline: Mapping[str, Value]
@@ -161,10 +164,12 @@ class _Reader(Document):
             )
             objective = ""
         mlflow, wandb = operation.track(self)
+        metric = self.metric()
         return Sweep(
             path=path,
             objective=objective,
-            metric=self.metric(),
+            metric=metric,
+            tradeoff=Tradeoff(metric, tradeoff.read(self, metric.name)),
             space=self.space(),
             fixed=self.mapping(("fixed",), self.tree.get("fixed")),
             baseline=self.scalars(("baseline",), self.tree.get("baseline")),

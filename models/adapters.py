@@ -81,6 +81,14 @@ def _whole(model: PreTrainedModel) -> list[str]:
     return sorted({*ends, *meant})
 
 
+def size(model: nn.Module) -> int:
+    """Weights of the model as it is saved: shared ones once, low-rank additions merged into what they add to."""
+    copies = ("lora_", "original_module", "trainable_tokens")
+    return sum(
+        weights.numel() for name, weights in model.named_parameters() if not any(part in name for part in copies)
+    )
+
+
 def plain(model: Any) -> PreTrainedModel:
     """transformers' own model inside what torch.compile and PEFT have wrapped, its additions at work."""
     inner = getattr(model, "_orig_mod", model)

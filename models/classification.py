@@ -33,6 +33,7 @@ METRICS: tuple[str, ...] = (
     "train/tokens_per_second",
     "train/branch_tokens",
     "train/peak_memory_gib",
+    "model/parameters",
 )
 """What a search may optimize, of all that `train` measures."""
 

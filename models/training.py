@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
-from models import checkpoints, memory, optimizers, schedules, snapshots
+from models import adapters, checkpoints, memory, optimizers, schedules, snapshots
 from models.averages import Average
 from models.configuration import Training
 from models.errors import CheckpointError, Diverged, SettingError
@@ -289,6 +289,7 @@ class _Run:
             "train/tokens_per_second": sums.tokens / seconds,
             "train/seconds": state.seconds,
             "train/branch_tokens": float(state.branch_tokens),
+            "model/parameters": float(adapters.size(self.module)),
         }
         finite = math.isfinite(metrics["train/loss"])
         metrics |= self._evaluate(state.segments == len(self.segments)) if finite else {"validation/loss": math.nan}

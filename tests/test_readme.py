@@ -44,6 +44,20 @@ def test_its_probe_forecasts_its_own_objective(tmp_path: Path) -> None:
     assert "forecast of 20 trials" in done.stdout
 
 
+def test_its_trade_off_finds_a_front(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(block("trade-off: small.yaml"))
+    studies = ["--studies", str(tmp_path / "studies")]
+    smaller = [part for one in ("track={}", "tokens=20_000", "search.trials=4") for part in ("--set", one)]
+    command = [HPO, "run", str(tmp_path / "small.yaml"), *smaller, *studies]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = subprocess.run([HPO, "show", "small", "--json", *studies], capture_output=True, text=True, check=True)
+    study = json.loads(shown.stdout)
+    assert len(study["front"]) >= 1
+    sizes = {trial["params"]["model.width"]: trial["metrics"]["model/parameters"] for trial in study["trials"]}
+    assert sorted(sizes, key=sizes.__getitem__) == sorted(sizes)
+
+
 def test_its_smallest_sweep_is_in_order(tmp_path: Path) -> None:
     found = re.search(r"smallest\nuseful one:\n\n```yaml\n(.*?)```", README, re.DOTALL)
     assert found

@@ -108,11 +108,10 @@ class Simulated:
             reached = [point for point in row.points if point.progress <= rung]
             if reached and rung < row.points[-1].progress:
                 last = reached[-1]
-                found.append(
-                    Point(rung, self._best(reached) if self.table.metric.at == "best" else last.value, last.cost)
-                )
+                value = self._best(reached) if self.table.metric.at == "best" else last.value
+                found.append(Point(rung, value, last.cost, last.others))
         end = row.points[-1]
-        return [*found, Point(end.progress, self._best(row.points), end.cost)]
+        return [*found, Point(end.progress, self._best(row.points), end.cost, end.others)]
 
     def _best(self, points: list[Point] | tuple[Point, ...]) -> float:
         if self.table.metric.at == "last":
@@ -133,7 +132,7 @@ class Simulated:
             return
         before, point = trial.cost, trial.measures[trial.position]
         trial.position += 1
-        measurement = Measurement(point.progress, {self.table.metric.name: point.value})
+        measurement = Measurement(point.progress, {self.table.metric.name: point.value, **point.others})
         self._push(
             self.clock.now + point.cost - before,
             number,

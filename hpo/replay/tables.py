@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hpo.encoding import Encoding
 from hpo.space import Space
 from hpo.sweep import Search
+from hpo.tradeoff import Tradeoff
 from hpo.trials import Metric, Rung, Value
 
 Array = NDArray[np.float64]
@@ -27,11 +28,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement: after so much progress and so much cost (of the trial's own, from its start)."""
+    """One measurement: after so much progress and so much cost (of the trial's own, from its start).
+
+    `others` are metrics that the table's is weighed against.
+    """
 
     progress: int
     value: float
     cost: float
+    others: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Table:
         unit: of progress, in words ("epochs").
         cost_unit: of cost, in words ("seconds").
         source: where it comes from, in words.
+        others: metrics that the first is weighed against.
     """
 
     name: str
@@ -83,6 +89,7 @@ class Table:
     source: str = ""
     known: tuple[Mapping[str, Value], ...] = ()
     answers: Callable[[Mapping[str, Value]], Row] | None = field(default=None, compare=False)
+    others: tuple[Metric, ...] = ()
 
     @property
     def has_curves(self) -> bool:
@@ -168,7 +175,8 @@ class Table:
 
     def asked_by(self, search: Search, known: Sequence[Mapping[str, Value]] = ()) -> TableQuestion:
         """The table as what a study searches."""
-        return TableQuestion(self.metric, search, self.space, tuple(known), search.rungs)
+        tradeoff = Tradeoff(self.metric, self.others)
+        return TableQuestion(self.metric, search, self.space, tuple(known), search.rungs, tradeoff)
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,7 @@ class TableQuestion:
     space: Space
     known: tuple[Mapping[str, Value], ...]
     rungs: tuple[Rung, ...]
+    tradeoff: Tradeoff
 
     def settings(self, parameters: Mapping[str, Value]) -> dict[str, object]:
         return dict(parameters)

@@ -22,6 +22,7 @@ from hpo.replay.synthetic import LENGTH, SPACE, surface
 from hpo.replay.tables import TableQuestion
 from hpo.study import Study
 from hpo.sweep import Search, Strategy
+from hpo.tradeoff import Tradeoff
 from hpo.trials import Assignment, Direction, Ended, Ending, Measurement, Metric, Outcome, Progressed, Started
 
 SIZES = (100, 1000, 3000, 10_000)
@@ -70,7 +71,7 @@ def main() -> None:
             folder = StudyFolder(Path(place) / "study")
             folder.root.mkdir()
             search = Search(trials=10**6, sampler=Strategy(sampler), pruner=Strategy(RULES[sampler]), rungs=SHARES)
-            study = Study(TableQuestion(METRIC, search, SPACE, (), SHARES), folder, History(), 9)
+            study = Study(TableQuestion(METRIC, search, SPACE, (), SHARES, Tradeoff(METRIC)), folder, History(), 9)
             generator, number = random.Random(0), 0
             for size in (size for size in SIZES if size <= given.most):
                 fill(study, number, size, generator)

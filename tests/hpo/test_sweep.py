@@ -96,6 +96,37 @@ BROKEN = {
     "unknown section": (
         ("track: {}", "tracking: {}"), "sweep.yaml:12: tracking: no such section. Did you mean 'track'?",
     ),
+    "trade-off against itself": (
+        ("track: {}", "tradeoff: [{name: validation/loss, direction: minimize}]"),
+        "sweep.yaml:12: tradeoff.0.name: validation/loss is there already; a metric is weighed against others.",
+    ),
+    "trade-off with what is not measured": (
+        ("track: {}", "tradeoff: [{name: validation/acuracy, direction: maximize}]"),
+        "sweep.yaml:12: tradeoff.0.name: objective.py:train does not measure 'validation/acuracy'. "
+        "Did you mean 'validation/accuracy'?",
+    ),
+    "misspelt key of a trade-off": (
+        ("track: {}", "tradeoff: [{name: validation/accuracy, direction: maximize, att: last}]"),
+        "sweep.yaml:12: tradeoff.0.att: no such key. Known: direction, name.",
+    ),
+    "trade-off without a direction": (
+        ("track: {}", "tradeoff: [{name: validation/accuracy}]"),
+        "sweep.yaml:12: tradeoff.0.direction: requires minimize or maximize, got None.",
+    ),
+    "trade-off that is no list": (
+        ("track: {}", "tradeoff: size"),
+        "sweep.yaml:12: tradeoff: requires a list of one or two metrics such as [{name: model/parameters, "
+        "direction: minimize}], got 'size'.",
+    ),
+    "sampler of one metric for a trade-off": (
+        ("track: {}", "tradeoff: [{name: validation/accuracy, direction: maximize}]"), ("  seed: 3", "  sampler: tpe"),
+        "sweep.yaml:11: search.sampler: tpe knows one metric, and there is a trade-off. Use one of auto, random, qmc, grid.",
+    ),
+    "pruner of one metric for a trade-off": (
+        ("track: {}", "tradeoff: [{name: validation/accuracy, direction: maximize}]"), ("  seed: 3", "  pruner: median"),
+        "sweep.yaml:11: search.pruner: median knows one metric, and there is a trade-off. "
+        "Use one of auto, pausing halving, none.",
+    ),
     "unknown sampler": (
         ("  seed: 3", "  sampler: tpee"),
         "sweep.yaml:11: search.sampler: requires one of auto, tpe, gp, cma-es, qmc, random, grid, or an import path such as "

@@ -59,3 +59,15 @@ def test_dropout_of_a_pretrained_model_is_set_where_its_configuration_has_a_whol
     file = folder / "config.json"
     file.write_text(file.read_text().replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0'))
     assert classifier(folder, dropout=0.3).config.hidden_dropout_prob == 0.3
+
+
+def test_the_size_of_a_model_is_that_of_the_one_that_is_saved() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from models import adapters
+    from models.configuration import Lora
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    whole = model.num_parameters()
+    assert adapters.size(model) == whole
+    assert adapters.size(adapters.attach(model, Lora(rank=2))) == whole

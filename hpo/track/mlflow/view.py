@@ -121,7 +121,17 @@ def _charts(record: StudyRecord, metric: str, parameters: list[str]) -> list[dic
         }
         for index, parameter in enumerate(parameters[:_SCATTERED])
     ]
-    return [parallel, line, *scatters]
+    weighed = [
+        {
+            "type": "SCATTER",
+            "uuid": f"hpo-tradeoff-{index}",
+            "xaxis": {"key": spelling.name(other["name"]), "type": "METRIC"},
+            "yaxis": {"key": metric, "type": "METRIC"},
+            **shared,
+        }
+        for index, other in enumerate(record.tradeoff)
+    ]
+    return [parallel, line, *weighed, *scatters]
 
 
 def study_link(base_url: str, experiment_id: str, view_key: str | None = None, *, charts: bool = False) -> str:
