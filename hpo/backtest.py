@@ -17,6 +17,7 @@ from hpo.errors import UserError, did_you_mean
 from hpo.folder import find_study
 from hpo.halving import RULES
 from hpo.journal import History
+from hpo.replay import modelled
 from hpo.replay.contest import RECORDED, Entrant, Result, Terms, compete
 from hpo.replay.recorded import read_tables, study_table
 from hpo.replay.synthetic import synthetic
@@ -72,6 +73,18 @@ def target(name: str, studies: Path) -> Target:
     table = study_table(folder, plan.space, plan.metric, History.read(folder.journal))
     whole, guessed, error = continued(table)
     return Target(whole, is_study=True, guessed=guessed, error=error)
+
+
+def answering(table: Table, way: str) -> tuple[Table, modelled.Answers | None]:
+    """The table with what is to answer for what was not recorded, and how well either way does.
+
+    Raises:
+        UserError: there is no such way, or the table cannot have it.
+    """
+    if way not in modelled.WAYS:
+        raise UserError(f"--answers {way}: requires {' or '.join(modelled.WAYS)}.{did_you_mean(way, modelled.WAYS)}")
+    found = modelled.answered(table) if way == "model" else table
+    return found, modelled.validated(table)
 
 
 def strategy(text: str, known: Sequence[str], what: str) -> Strategy:

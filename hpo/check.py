@@ -47,6 +47,8 @@ def sweep_view(plan: Plan) -> RenderableType:
         *plan.reasons,
         str(layout(sweep.launch, gpus(), cores())) + f"; seed {search.seed}",
     ]
+    if search.unbiased:
+        lines.append(f"a share of {search.unbiased:g} of the trials: drawn at random, and never stopped")
     if search.time_limit_seconds:
         lines.append(f"at most {duration(search.time_limit_seconds)}")
     lines.append(f"tracking: {words.plan(sweep.mlflow, sweep.wandb, sweep.path.stem)}")

@@ -18,6 +18,7 @@ import typer
 from hpo import exchange, usage
 from hpo.arguments import (
     DEFAULT_STUDIES,
+    Answers,
     IsInline,
     Name,
     OptionalName,
@@ -270,6 +271,7 @@ def replay(
     budget: Annotated[
         float, typer.Option("--budget", min=0.1, help="What a search may cost, in whole trainings.")
     ] = 20.0,
+    answers: Answers = "nearest",
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write what each found over its cost as a picture (.svg or .png).")
     ] = None,
@@ -288,7 +290,8 @@ def replay(
     backtests, searches = backtest.entrants(
         sampler or [], pruner or [], shares, is_study=found.is_study, curves=found.table.has_curves
     )
-    for line in telling.about(found.table, found.guessed, found.error):
+    table, validated = backtest.answering(found.table, answers)
+    for line in telling.about(table, found.guessed, found.error):
         console.print(line, markup=False, soft_wrap=True)
     if backtests:
         with waiting(console, "replaying the recorded trials"):
@@ -296,9 +299,9 @@ def replay(
         console.print()
         console.print(telling.backtest_view(results))
     with waiting(console, f"searching {len(searches)} x {repeats} times"):
-        results = list(backtest.run(found.table, searches, Terms(repeats, slots, budget)))
+        results = list(backtest.run(table, searches, Terms(repeats, slots, budget)))
     console.print()
-    console.print(telling.contest_view(results))
+    console.print(telling.contest_view(results, validated))
     if plot is not None:
         telling.plot(results, plot)
         console.print(f"wrote {plot}", markup=False)

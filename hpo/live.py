@@ -260,7 +260,7 @@ class LiveView:
             bar: RenderableType = Text(number(state.progress))
             if state.length:
                 bar = ProgressBar(total=state.length, completed=state.progress, width=14)
-            label = f"{state.assignment.number}{' base' if state.assignment.protected else ''}"
+            label = f"{state.assignment.number}{_kind(state.assignment, ' base', ' random')}"
             table.add_row(
                 str(slot), label, bar, Text(sparkline(state.curve), style="cyan"), number(last),
                 parameters(state.assignment.parameters),
@@ -287,7 +287,7 @@ class PlainView:
         match event:
             case Started(assignment, slot, resumed):
                 verb = "resumed" if resumed else "started"
-                what = "baseline, " if assignment.protected else ""
+                what = _kind(assignment, "baseline, ", "random, ")
                 self.note(f"trial {assignment.number} {verb} in slot {slot}: {what}{parameters(assignment.parameters)}")
             case Progressed(trial, measurement, seconds, length):
                 share = f" ({100 * measurement.progress / length:.0f}%)" if length else ""
@@ -321,3 +321,8 @@ def open_view(console: Console, record: StudyRecord, history: History, trials: i
     """The live screen in a terminal, plain lines elsewhere."""
     board = Scoreboard(record, history, trials, slots, time.monotonic)
     return LiveView(console, board) if console.is_terminal else PlainView(console, board)
+
+
+def _kind(assignment: Assignment, baseline: str, drawn: str) -> str:
+    """What a trial that is never stopped is called."""
+    return "" if not assignment.protected else baseline if assignment.number == 0 else drawn

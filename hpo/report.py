@@ -16,6 +16,7 @@ from hpo.journal import TrialRecord
 from hpo.outlook import Bill, bill, rates_of
 from hpo.promote import Promotion
 from hpo.spending import Rates, Spent, spent
+from hpo.statistics import expected_curve
 from hpo.summary import Summary
 from hpo.tradeoffs import front_json, front_view
 from hpo.trials import Direction, Ending
@@ -67,7 +68,8 @@ def trial_table(summary: Summary) -> Table:
     best = summary.best
     for trial in sorted(summary.trials, key=lambda trial: _rank(summary, trial)):
         state = summary.state_of(trial)
-        label = f"{'baseline ' if trial.protected else ''}{trial.number}"
+        kind = "" if not trial.protected else "baseline " if trial.number == 0 else "random "
+        label = f"{kind}{trial.number}"
         table.add_row(
             Text(label, style="bold green" if trial is best else ""),
             Text(state, style=STYLES.get(state, "")),
@@ -104,9 +106,30 @@ def study_view(summary: Summary, promotions: Sequence[Promotion] = ()) -> Render
     failed = [t for t in summary.trials if t.ending is not None and t.ending.is_failure]
     parts += [Text(f"trial {t.number} {t.state}: {t.reason}", style="red") for t in failed[:5]]
     parts += [Text(_promoted(promotion)) for promotion in promotions]
+    parts += drawn_view(summary)
     if summary.history.trials:
         parts += [Text(), *cost_view(summary)]
     return Group(*parts)
+
+
+def drawn_view(summary: Summary) -> list[RenderableType]:
+    """What random search is expected to find with so many trials, from those that were drawn at random."""
+    values = summary.drawn_values
+    if not values:
+        return []
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("random trials", f"expected best {summary.record.metric['name']}", "95% interval"):
+        table.add_column(column, justify="right")
+    curve = expected_curve(values, minimize=summary.direction is Direction.MINIMIZE)
+    for count, best in curve:
+        table.add_row(str(count), number(best.middle), f"{number(best.low)} to {number(best.high)}")
+    bad = sum(trial.ending is not Ending.COMPLETE for trial in summary.drawn)
+    text = f"from {len(values)} trials that were drawn at random and never stopped"
+    if bad:
+        text += f"; {bad} of them could not be trained to the end, and count as the worst"
+    if len(values) < 20:
+        text += "; so few say little"
+    return [Text(), *([table] if curve else []), Text(text)]
 
 
 def cost_view(summary: Summary) -> list[RenderableType]:
@@ -236,7 +259,17 @@ def study_json(summary: Summary) -> dict[str, Any]:
         "trials": [trial_json(summary, trial) for trial in summary.trials],
         **front_json(summary),
         "spent": _cost_json(summary, bill(summary.history)),
+        **_drawn_json(summary),
     }
+
+
+def _drawn_json(summary: Summary) -> dict[str, Any]:
+    values = summary.drawn_values
+    if not values:
+        return {}
+    curve = expected_curve(values, minimize=summary.direction is Direction.MINIMIZE)
+    best = [{"trials": n, "value": one.middle, "low": one.low, "high": one.high} for n, one in curve]
+    return {"unbiased": {"trials": [trial.number for trial in summary.drawn], "expected_best": best}}
 
 
 def _cost_json(summary: Summary, found: Bill) -> dict[str, Any]:

@@ -5,14 +5,11 @@ Talks to Optuna as `hpo.study` does, and knows no study.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator
-
 import optuna
 
 from hpo.distributions import distribution
 from hpo.errors import Mistake, UserError
+from hpo.notices import quiet
 from hpo.samplers import make_sampler
 from hpo.stopping import make_rule
 from hpo.suggesting import make_suggester
@@ -38,11 +35,3 @@ def mistakes_in(sweep: Sweep, search: Search) -> list[Mistake]:
     except UserError as error:
         mistakes.append(Mistake(sweep.place("search", "pruner"), f"search.pruner: {error}"))
     return mistakes
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Optuna's notices on experimental features and step ranges are not for the user of a sweep."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

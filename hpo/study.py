@@ -6,10 +6,9 @@ always ahead of it or level; on opening, Optuna's is brought up to the record. K
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,10 +19,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hpo import warming
 from hpo.avoidance import Avoiding, expectation
 from hpo.distributions import distribution, same, suggest
-from hpo.errors import HpoError, SweepError
+from hpo.errors import SweepError
 from hpo.folder import StudyFolder
 from hpo.halving import Look
 from hpo.journal import History, TrialRecord
+from hpo.notices import named, quiet
 from hpo.observations import Observed, Seen
 from hpo.plan import Plan, by_line, draft
 from hpo.prior import Prior
@@ -31,7 +31,7 @@ from hpo.samplers import make_sampler
 from hpo.space import Space
 from hpo.stopping import make_rule
 from hpo.store import Store
-from hpo.strategies import mistakes_in, quiet
+from hpo.strategies import mistakes_in
 from hpo.suggesting import make_suggester
 from hpo.sweep import Search
 from hpo.tradeoff import Tradeoff
@@ -51,6 +51,7 @@ from hpo.trials import (
     Value,
     Verdict,
 )
+from hpo.unbiased import Unbiased
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -124,6 +125,7 @@ class Study:
     def __init__(self, question: Question, folder: StudyFolder | None, history: History, first_rung: int) -> None:
         self._question, self._folder, self._first_rung = question, folder, first_rung
         self._metric, self._tradeoff = question.metric, question.tradeoff
+        self._unbiased = Unbiased(question.search.unbiased, question.search.seed)
         self._sampler = question.search.sampler
         lessons = [] if folder is None else [one for source in warming.read(folder.warm) for one in source.lessons]
         self._lessons = [_lesson(lesson) for lesson in lessons]
@@ -209,7 +211,7 @@ class Study:
     def ask(self) -> Assignment:
         """The next trial: the baseline, the known configurations, then what the sampler suggests."""
         number = self._asked
-        with quiet(), _named(f"the sampler {self._sampler}"):
+        with quiet(), named(f"the sampler {self._sampler}"):
             parameters = self._asked_of_optuna(number) if self._suggester is None else self._suggested(number)
         self._asked += 1
         self._curves[number] = []
@@ -220,7 +222,7 @@ class Study:
             settings=self._question.settings(parameters),
             seed=self._question.search.seed,
             rungs=self._question.rungs,
-            protected=number == 0 and bool(self._question.known),
+            protected=(number == 0 and bool(self._question.known)) or self._unbiased.takes(number),
         )
 
     def _suggested(self, number: int) -> dict[str, Value]:
@@ -257,10 +259,13 @@ class Study:
         return self._question.space.fill(lambda parameter: suggest(trial, parameter))
 
     def _known(self, number: int) -> Mapping[str, Value] | None:
-        known = self._question.known
-        if number < len(known):
-            return known[number]
-        return None if self._grid is None else self._grid[number - len(known)]
+        """What a trial is without being suggested; those drawn at random put off the others."""
+        if self._unbiased.takes(number):
+            return self._unbiased.draw(self._question.space, number)
+        known, place = self._question.known, number - self._unbiased.before(number)
+        if place < len(known):
+            return known[place]
+        return None if self._grid is None else self._grid[place - len(known)]
 
     def revive(self, *, last: bool) -> int | None:
         """A trial that the stopping rule set aside and takes up again."""
@@ -430,14 +435,3 @@ class Study:
 def _lesson(lesson: warming.Lesson) -> Seen:
     whole = lesson.curve[-1][0] if lesson.curve and lesson.ending is Ending.COMPLETE else None
     return Seen(lesson.parameters, list(lesson.curve), whole, lesson.ending, lesson.value)
-
-
-@contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
-    """An error inside Optuna as one line that says which part of the sweep it comes from."""
-    try:
-        yield
-    except (HpoError, AssertionError):
-        raise
-    except Exception as error:
-        raise HpoError(f"{what} failed: {type(error).__name__}: {error}") from error

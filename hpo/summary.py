@@ -83,3 +83,18 @@ class Summary:
             return None
         key = 1.0 if self.direction is Direction.MINIMIZE else -1.0
         return min(complete, key=lambda trial: key * (trial.value if trial.value is not None else math.inf))
+
+    @property
+    def drawn(self) -> list[TrialRecord]:
+        """Trials drawn at random and never stopped (`search.unbiased`) that ended as their configurations let them."""
+        own = [trial for trial in self.trials if trial.protected and trial.number > 0]
+        return [trial for trial in own if trial.ending in (Ending.COMPLETE, Ending.DIVERGED, Ending.OUT_OF_MEMORY)]
+
+    @property
+    def drawn_values(self) -> list[float]:
+        """What they measured; one that could not be trained to its end counts as the worst of those that could."""
+        values = [trial.value for trial in self.drawn if trial.ending is Ending.COMPLETE and trial.value is not None]
+        if not values:
+            return []
+        worst = max(values) if self.direction is Direction.MINIMIZE else min(values)
+        return values + [worst] * (len(self.drawn) - len(values))

@@ -76,7 +76,8 @@ class Strategy:
 class Search:
     """How to search. `trials` counts every trial that ended, the baseline included.
 
-    What `auto` stands for is decided in `hpo.defaults`, and so are rungs that are not given.
+    What `auto` stands for is decided in `hpo.defaults`, and so are rungs that are not given. `unbiased` is the share of
+    trials that are drawn at random and never stopped (`hpo.unbiased`).
     """
 
     trials: int = 20
@@ -85,6 +86,7 @@ class Search:
     time_limit_seconds: float | None = None
     seed: int = 0
     rungs: tuple[Rung, ...] = ()
+    unbiased: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,7 @@ class _Reader(Document):
     def search(self) -> Search:
         path: Path_ = ("search",)
         values = self.known(
-            path, self.tree.get("search"), ("sampler", "pruner", "trials", "time_limit", "seed", "rungs")
+            path, self.tree.get("search"), ("sampler", "pruner", "trials", "time_limit", "seed", "rungs", "unbiased")
         )
         default = Search()
         return Search(
@@ -344,7 +346,18 @@ class _Reader(Document):
             time_limit_seconds=self.seconds((*path, "time_limit"), values.get("time_limit")),
             seed=self.whole(path, values, "seed", default.seed, 0),
             rungs=self.rungs((*path, "rungs"), values.get("rungs", [])),
+            unbiased=self.unbiased((*path, "unbiased"), values),
         )
+
+    def unbiased(self, path: Path_, values: Mapping[str, Any]) -> float:
+        share = values.get("unbiased", 0.0)
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            self.wrong(path, f"requires a share of the trials from 0 to 1, such as 0.1, got {share!r}.")
+            return 0.0
+        sampler = values.get("sampler")
+        if share and "grid" in (sampler, sampler.get("name") if isinstance(sampler, dict) else None):
+            self.wrong(path, "a grid has every configuration once, and draws none at random. Leave one out.")
+        return float(share)
 
     def trials(self, path: Path_, values: Mapping[str, Any], default: int) -> int:
         """How many trials; `budget.trials` says the same."""

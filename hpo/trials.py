@@ -113,7 +113,7 @@ class Assignment:
         seed: for weights, data order and dropout. The same for every trial of a study, so that trials
             are compared on the same initial weights and the same order of data.
         rungs: where the trial measures.
-        protected: never stopped early (the baseline).
+        protected: never stopped early (the baseline, and those drawn at random: `hpo.unbiased`).
         divide: parts that each forward pass is done in, so that it needs less memory; 1 at first.
     """
 

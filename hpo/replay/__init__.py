@@ -4,6 +4,7 @@ The real search loop and the real study run, with recorded curves in the place o
 one event to the next. So what a strategy would have done is found out in seconds, with as many slots as one likes.
 
     tables      recorded trials, and what is measured where none was recorded
+    modelled    a model that answers for what was not, and how well
     recorded    other people's tables, each file read as it was published
     synthetic   surfaces whose optimum is known
     simulation  slots and a clock in which recorded trials run

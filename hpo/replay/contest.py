@@ -37,6 +37,7 @@ class Entrant:
         pruner: as a sweep names it.
         shares: rungs; empty: trials measure wherever the table has a measurement.
         trials: how many, of a budget in whole trainings; None: as many as the budget takes.
+        unbiased: share of the trials that are drawn at random and never stopped.
         make: of another package: the trials of a table, from a seed and a number of slots.
     """
 
@@ -46,6 +47,7 @@ class Entrant:
     shares: tuple[Fraction, ...] = ()
     trials: Callable[[float], int] | None = None
     make: Callable[[Table, int, int], Trials] | None = None
+    unbiased: float = 0.0
 
     def enter(self, table: Table, seed: int, slots: int, count: int) -> Trials:
         if self.make is not None:
@@ -53,7 +55,7 @@ class Entrant:
         rungs = table.rungs(self.shares) if self.shares else ()
         known = [row.parameters for row in table.rows] if self.sampler == RECORDED else table.known
         sampler = Strategy("random") if self.sampler == RECORDED else self.sampler
-        search = Search(trials=count, sampler=sampler, pruner=self.pruner, seed=seed, rungs=rungs)
+        search = Search(count, sampler, self.pruner, seed=seed, rungs=rungs, unbiased=self.unbiased)
         first = min((point.progress for row in table.rows for point in row.points), default=1)
         return Study(table.asked_by(search, known), None, History(), first)
 

@@ -90,7 +90,7 @@ class Simulated:
     def start(self, job: Job, slot: int) -> None:
         self._busy[job.number] = slot
         if job.number not in self._trials:
-            row, distance = self.table.nearest(job.settings)  # type: ignore[arg-type]
+            row, distance = self.table.answer(job.settings)  # type: ignore[arg-type]
             self.off_table.append(distance)
             self._trials[job.number] = _Trial(row, self._measures(row, job))
         trial = self._trials[job.number]

@@ -1,7 +1,8 @@
 """Recorded trials as a table to be searched: which configurations there are, and what each measured when.
 
 A table has the shape of a question (`hpo.study.Question`), so that the real study asks it. What is suggested and was
-not recorded is answered by the nearest recorded trial, and the distance is kept. Knows no strategy and no clock.
+not recorded is answered by the nearest recorded trial, or by a model of them (`hpo.replay.modelled`), and the distance
+is kept. Knows no strategy and no clock.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +65,14 @@ class Row:
         return self.points[-1].cost
 
 
+class Model(Protocol):
+    """Answers for what was not recorded."""
+
+    def answer(self, features: Array, nearest: Row) -> Row:
+        """What a configuration would have measured, by its features and the recorded trial nearest to it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Table:
     """Recorded trials of one search space.
@@ -77,6 +87,9 @@ class Table:
         cost_unit: of cost, in words ("seconds").
         source: where it comes from, in words.
         others: metrics that the first is weighed against.
+        known: configurations that every search begins with.
+        answers: of a made surface: every configuration's trial.
+        model: answers for what was not recorded; None: the nearest recorded trial does.
     """
 
     name: str
@@ -90,6 +103,7 @@ class Table:
     known: tuple[Mapping[str, Value], ...] = ()
     answers: Callable[[Mapping[str, Value]], Row] | None = field(default=None, compare=False)
     others: tuple[Metric, ...] = ()
+    model: Model | None = field(default=None, compare=False, repr=False)
 
     @property
     def has_curves(self) -> bool:
@@ -99,11 +113,21 @@ class Table:
     def encoding(self) -> Encoding:
         return Encoding(self.space)
 
+    def features(self, rows: Sequence[Row]) -> Array:
+        """Rows as a model sees them: (rows, features)."""
+        return self.encoding.features(self.encoding.units_of([row.parameters for row in rows]))
+
     @cached_property
     def _features(self) -> Array:
-        places = np.array([self.encoding.units(row.parameters) for row in self.rows])
-        features: Array = self.encoding.features(places)
-        return features
+        return self.features(self.rows)
+
+    def answer(self, parameters: Mapping[str, Value]) -> tuple[Row, float]:
+        """What a configuration measures here, and how far it is from what was recorded; what was, answers itself."""
+        row, distance = self.nearest(parameters)
+        if self.model is None or distance < 1e-9:
+            return row, distance
+        asked = self.encoding.features(self.encoding.units(parameters)[None, :])[0]
+        return self.model.answer(asked, row), distance
 
     def nearest(self, parameters: Mapping[str, Value]) -> tuple[Row, float]:
         """The recorded trial nearest to a configuration, and how far it is in the unit cube; 0 is the same.

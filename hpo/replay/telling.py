@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from hpo.replay.contest import Result
+from hpo.replay.modelled import Answers
 from hpo.replay.tables import Table
 from hpo.statistics import bootstrap
 from hpo.wording import duration, number
@@ -69,8 +70,8 @@ def _best(result: Result) -> list[float]:
     return [value for one in result.replays if (value := one.best(better)) is not None]
 
 
-def contest_view(results: Sequence[Result]) -> RenderableType:
-    """Searches of a table from new suggestions: what each had found by when."""
+def contest_view(results: Sequence[Result], answers: Answers | None = None) -> RenderableType:
+    """Searches of a table from new suggestions: what each had found by when, and how well the table answered."""
     terms = results[0].terms
     budget = terms.budget or max(one.spent for result in results for one in result.replays) / results[0].table.full_cost
     shares = [budget / 4, budget / 2, budget]
@@ -94,10 +95,11 @@ def contest_view(results: Sequence[Result]) -> RenderableType:
         )
     head = (
         f"median distance to the best recorded, when so many whole trainings were paid for: {terms.repeats} searches "
-        f"each, {terms.slots} slot{'s' if terms.slots > 1 else ''}; what was not recorded is answered by the nearest "
-        "that was"
+        f"each, {terms.slots} slot{'s' if terms.slots > 1 else ''}; what was not recorded is answered by "
+        + ("the nearest that was" if results[0].table.model is None else "the model")
     )
-    return Group(Text(head), grid, *(Text(line) for line in _answered(results)))
+    told = [] if answers is None else [answers_view(answers, by_model=results[0].table.model is not None)]
+    return Group(Text(head), grid, *(Text(line) for line in _answered(results)), *told)
 
 
 def _answered(results: Sequence[Result]) -> list[str]:
@@ -112,6 +114,29 @@ def _answered(results: Sequence[Result]) -> list[str]:
     if miss:
         text += f"; nearest neighbours among the recorded differ by {number(statistics.median(miss), 2)} (median)"
     return [text]
+
+
+def answers_view(found: Answers, *, by_model: bool) -> RenderableType:
+    """How well both ways answer for what was not recorded, and which of them is better here."""
+    grid = Grid(box=None, header_style="bold", pad_edge=False)
+    for column in ("what was not recorded is answered by", "misses the final value by", "rank correlation"):
+        grid.add_column(column, justify="left" if column.endswith("by") and "what" in column else "right")
+    for way, miss in (("the nearest that was", found.nearest), ("a model of all", found.model)):
+        grid.add_row(way, number(miss.error, 2), number(miss.correlation, 2))
+    terms = f"of {found.trials} trials, left out in {found.folds} parts in turn; medians"
+    if found.diverged:
+        terms += f". What is nearest to one of the {found.diverged} diverged ends as it did, both ways"
+    return Group(grid, Text(terms), _verdict(found, by_model=by_model))
+
+
+def _verdict(found: Answers, *, by_model: bool) -> Text:
+    if found.better is None:
+        return Text("each is better in one of both: neither is to be preferred here")
+    chosen, other = ("model", "nearest") if by_model else ("nearest", "model")
+    if found.better == chosen:
+        return Text(f"the {chosen} answers better here")
+    text = f"the {chosen} answers WORSE than the {other} here" if by_model else "the model answers better here"
+    return Text(f"{text}: --answers {other}", style="yellow")
 
 
 def _regret(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -132,3 +133,20 @@ def test_a_sparkline_scales_to_its_curve_and_leaves_gaps() -> None:
     assert sparkline([0.0, 0.5, 1.0]) == "▁▄█"
     assert sparkline([1.0, math.nan, 0.0]) == "█ ▁"
     assert sparkline([math.nan]) == ""
+
+
+def test_trials_drawn_at_random_tell_what_random_search_is_expected_to_find() -> None:
+    history = History()
+    for number_, value in enumerate([3.0, 2.0, 4.0, 1.0, 5.0]):
+        for event in trial(number_, value, Ending.DIVERGED if value == 5.0 else Ending.COMPLETE):
+            if isinstance(event, Started):
+                event = Started(dataclasses.replace(event.assignment, protected=number_ != 1), event.slot)
+            history.add(json.loads(encode(event, at=1.0)))
+    found = Summary(RECORD, history, live=False)
+    assert [one.number for one in found.drawn] == [2, 3, 4]
+    assert found.drawn_values == [4.0, 1.0, 4.0]  # the diverged counts as the worst that did not
+    text = shown(study_view(found))
+    assert "from 3 trials that were drawn at random and never stopped; 1 of them could not be trained" in text
+    assert "random 3" in text
+    assert study_json(found)["unbiased"]["expected_best"][0]["value"] == 3.0
+    assert "unbiased" not in study_json(summary())
