@@ -1,7 +1,7 @@
 """Laws that say where the best value of a setting lies, from the size of a model and the length of its training.
 
-Pure arithmetic on numbers and settings: no torch, no data. Each formula has its paper and what it was fitted on; outside
-of that it is a place to begin a search at, and no more. Knows nothing of searches.
+Pure arithmetic on numbers and settings: no torch, no data. Each formula has its paper and what it was fitted on;
+outside of that it is a place to begin a search at, and no more. Knows nothing of searches.
 """
 
 from models.configuration import Causal, Training
@@ -24,7 +24,8 @@ def adamw_timescale(parameters: int, tokens: int, batch_tokens: int, learning_ra
 
     Weights that decay by eta lambda a step are an average of about 1 / (eta lambda) updates (Wang & Aitchison 2024,
     arXiv 2405.13698, section 2); as a share of a run of D / B steps that is tau = B / (eta lambda D). Its best value is
-    1.084 (D / N)^-0.527 (Bergsma et al. 2025, Power Lines, arXiv 2505.13738; 1.084 by a third party), so lambda = B / (eta D tau). Fitted with
+    1.084 (D / N)^-0.527 (Bergsma et al. 2025, Power Lines, arXiv 2505.13738; the factor from a third party), so
+    lambda = B / (eta D tau). Fitted with
     muP, a linear fall to zero and data that is seen once, N from 111M to 3.3B. torch's AdamW multiplies by
     1 - eta lambda, eta being the rate of the step: here as there eta is the peak.
 
