@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpo import laws
 from hpo.errors import Stopped, UserError
 from hpo.forecast import Forecast, Interval, Simulation, peak_memory
 from hpo.launch.devices import cores, gpus, layout
@@ -53,10 +54,21 @@ def sweep_view(plan: Plan) -> RenderableType:
         lines.append(f"at most {duration(search.time_limit_seconds)}")
     lines.append(f"tracking: {words.plan(sweep.mlflow, sweep.wandb, sweep.path.stem)}")
     parts: list[RenderableType] = [Text("\n".join(lines)), Text(), space]
+    parts += [Text(f"\n{line}") for line in _laws(plan)]
     if plan.fixed:
         parts += [Text(), fixed]
     parts += [Text(f"\nnote: {warning}", style="yellow") for warning in plan.warnings]
     return Group(*parts)
+
+
+def _laws(plan: Plan) -> list[str]:
+    """What each law says of the baseline, and whose it is."""
+    return [
+        f"{parameter.law}: {parameter.name} {number(law(plan.baseline), 3)} for the baseline"
+        + (f" ({law.source})" if law.source else "")
+        for parameter, _, law in laws.centred(plan.space)
+        if parameter.name in plan.baseline
+    ]
 
 
 def described(plan: Plan) -> Mapping[str, Any]:

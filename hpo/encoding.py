@@ -3,6 +3,10 @@
 Each parameter is one axis of the cube, log ranges by their logarithm. A range is one feature from 0 to 1. Choices that
 are numbers keep their order (8, 16, 32 are neighbours, whatever is between them); others are a feature each. A
 parameter that is not active in a configuration is at the middle of its axis, and a feature says that it is not there.
+
+A range with a law is centred by it: the law's value is the middle of the axis, what is below it one half and what is
+above it the other. A model sees how far a value is from the law, by logarithm, so that a best value which moves as the
+law says is always at the same place. A law beyond the range counts as its end, one that says nothing as its middle.
 """
 
 from __future__ import annotations
@@ -82,6 +86,34 @@ class _Real:
         return units_N[:, None]
 
 
+class _Centred(_Real):
+    """A log range whose middle is what a law says of the rest of the configuration."""
+
+    def place(self, law: float) -> float:
+        """Where in the range, 0 to 1, a law's value lies."""
+        if not 0 < law < math.inf:
+            return 0.5
+        return super().unit(law)
+
+    def unit_at(self, value: Value, centre: float) -> float:
+        place = super().unit(value)
+        if place <= centre:
+            return 0.5 * place / centre if place < centre else 0.5
+        return 0.5 + 0.5 * (place - centre) / (1 - centre)
+
+    def value_at(self, unit: float, centre: float) -> Value:
+        return super().value(2 * unit * centre if unit <= 0.5 else centre + (2 * unit - 1) * (1 - centre))
+
+    def snap_at(self, units_N: Array, centres_N: Array) -> Array:
+        """A half that a law at the range's end leaves without values lies in the middle."""
+        empty = ((centres_N <= 0) & (units_N < 0.5)) | ((centres_N >= 1) & (units_N > 0.5))
+        return np.where(empty, 0.5, units_N)
+
+    def features_at(self, units_N: Array, centres_N: Array) -> Array:
+        room = np.where(units_N <= 0.5, centres_N, 1 - centres_N)
+        return (0.5 + (2 * units_N - 1) * room)[:, None]
+
+
 class _Ordered:
     """Numbers in order: a range of whole numbers, or choices that are numbers.
 
@@ -135,7 +167,10 @@ class _Unordered:
         return _APART * np.eye(len(self._values))[self._indices(units_N)]
 
 
-def _axis(dimension: Dimension) -> Axis:
+def _axis(parameter: Parameter) -> Axis:
+    dimension: Dimension = parameter.dimension
+    if parameter.centre is not None and isinstance(dimension, FloatRange):
+        return _Centred(dimension)
     match dimension:
         case FloatRange():
             return _Real(dimension)
@@ -165,7 +200,8 @@ class Encoding:
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._axes = [_axis(parameter.dimension) for parameter in space.parameters]
+        self._axes = [_axis(parameter) for parameter in space.parameters]
+        self.is_centred = any(parameter.centre is not None for parameter in space.parameters)
         self._place = {parameter.name: index for index, parameter in enumerate(space.parameters)}
 
     @property
@@ -176,7 +212,7 @@ class Encoding:
         """Where a configuration lies in the cube: (P,)."""
         return np.array(
             [
-                axis.unit(parameters[parameter.name]) if parameter.name in parameters else 0.5
+                self._unit(axis, parameter, parameters) if parameter.name in parameters else 0.5
                 for axis, parameter in zip(self._axes, self._space.parameters, strict=True)
             ],
             dtype=np.float64,
@@ -188,11 +224,36 @@ class Encoding:
 
     def parameters(self, units_P: Array) -> dict[str, Value]:
         """The configuration at a place of the cube, conditions decided on the way."""
-        return self._space.fill(lambda parameter: self._value(parameter, units_P))
+        values: dict[str, Value] = {}
 
-    def _value(self, parameter: Parameter, units_P: Array) -> Value:
+        def choose(parameter: Parameter) -> Value:
+            values[parameter.name] = self._value(parameter, units_P, values)
+            return values[parameter.name]
+
+        return self._space.fill(choose)
+
+    def _value(self, parameter: Parameter, units_P: Array, values: Mapping[str, Value]) -> Value:
         index = self._place[parameter.name]
-        return self._axes[index].value(float(units_P[index]))
+        axis, unit = self._axes[index], float(units_P[index])
+        if isinstance(axis, _Centred) and parameter.centre is not None:
+            return axis.value_at(unit, axis.place(parameter.centre(values)))
+        return axis.value(unit)
+
+    def _unit(self, axis: Axis, parameter: Parameter, values: Mapping[str, Value]) -> float:
+        if isinstance(axis, _Centred) and parameter.centre is not None:
+            return axis.unit_at(values[parameter.name], axis.place(parameter.centre(values)))
+        return axis.unit(values[parameter.name])
+
+    def _centres(self, units_NP: Array) -> dict[int, Array]:
+        """Of each axis with a law, where in its range the law lies, by configuration."""
+        if not self.is_centred:
+            return {}
+        configurations = [self.parameters(place) for place in units_NP]
+        return {
+            index: np.array([axis.place(parameter.centre(values)) for values in configurations])
+            for index, (axis, parameter) in enumerate(zip(self._axes, self._space.parameters, strict=True))
+            if isinstance(axis, _Centred) and parameter.centre is not None
+        }
 
     def snap(self, units_NP: Array) -> Array:
         """Places of configurations that can be: what is not active lies in the middle."""
@@ -200,13 +261,22 @@ class Encoding:
         for index, active in enumerate(self._active(snapped)):
             if active is not None:
                 snapped[~active, index] = 0.5
+        for index, centres in self._centres(snapped).items():
+            axis = self._axes[index]
+            assert isinstance(axis, _Centred)
+            snapped[:, index] = axis.snap_at(snapped[:, index], centres)
         return snapped
 
     def features(self, snapped_NP: Array) -> Array:
         """What a model sees of snapped places: (N, F)."""
         columns: list[Array] = []
+        centres = self._centres(snapped_NP)
         for index, active in enumerate(self._active(snapped_NP)):
-            part = self._axes[index].features(snapped_NP[:, index])
+            axis = self._axes[index]
+            if isinstance(axis, _Centred):
+                part = axis.features_at(snapped_NP[:, index], centres[index])
+            else:
+                part = axis.features(snapped_NP[:, index])
             if active is not None:
                 part = np.column_stack([np.where(active[:, None], part, 0.5), active.astype(np.float64)])
             columns.append(part)

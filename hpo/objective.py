@@ -19,6 +19,11 @@ with further functions and names beside the trial function:
     PRELOAD                                    heavy modules to import once, before trials are forked
     METRICS                                    names that train() measures, so that a sweep's is checked
     SERVING                                    import path of its serving module
+    LAWS                                       by setting and name, functions law(config) -> float that say where a
+                                               setting's best value is expected, for ranges that name one. A setting
+                                               comes after those that its laws read; they read none that comes later,
+                                               and not the setting itself. ValueError, in words, where none was fitted.
+                                               The docstring's first line says whose law it is, for `hpo check`
 
 A serving module makes saved folders answer. All of it is optional but what is asked for:
 
@@ -40,7 +45,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,6 +68,7 @@ class Objective:
     accepts: frozenset[str]
     preload: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    laws: Mapping[str, Mapping[str, Callable[[Any], float]]] = field(default_factory=dict)
 
     def has(self, companion: str) -> bool:
         return callable(getattr(self.module, companion, None))
@@ -136,6 +142,7 @@ def load(name: str, folder: Path) -> Objective:
         accepts=frozenset(_ARGUMENTS) & parameters.keys(),
         preload=tuple(getattr(module, "PRELOAD", ())),
         metrics=tuple(getattr(module, "METRICS", ())),
+        laws=dict(getattr(module, "LAWS", {})),
     )
 
 

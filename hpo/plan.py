@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from hpo import laws
 from hpo.defaults import PAUSING, Circumstances, reasons, settled
 from hpo.document import Path_
 from hpo.errors import Mistake, UserError, did_you_mean
@@ -183,8 +184,14 @@ class _Checker:
                 for name, text in self.problems({**fixed, parameter.name: value}, {parameter.name: value}):
                     if name == parameter.name:
                         self.wrong(path, text)
+            if parameter.law is not None:
+                objection = laws.objection(typed_parameter, self.objective, self.sweep.search.sampler.name)
+                if objection is not None:
+                    self.wrong((*path, "law"), objection)
             if len(self.mistakes) == before:
                 typed.append(typed_parameter)
+        if any(parameter.law is not None for parameter in typed):
+            return laws.bound(typed, self.objective, fixed)
         return Space(tuple(typed))
 
     def typed(self, path: Path_, parameter: Parameter) -> Parameter:
@@ -201,7 +208,7 @@ class _Checker:
         if not setting.whole and isinstance(dimension, IntRange):
             step = None if dimension.step == 1 else float(dimension.step)
             dimension = FloatRange(float(dimension.low), float(dimension.high), dimension.log, step)
-        return Parameter(parameter.name, dimension, parameter.when)
+        return Parameter(parameter.name, dimension, parameter.when, parameter.law)
 
     def path(self, section: str, name: str) -> Path_:
         """Where a dotted name stands in a section, however it is nested there."""
@@ -326,6 +333,7 @@ class _Checker:
                     self.wrong(path, f"{name}: {text}" if name else text)
         if self.mistakes:
             return
+        self.laws(space, known)
         generator = random.Random(0)
         refused = [
             (values, problems[0][1])
@@ -340,6 +348,21 @@ class _Checker:
             self.warnings.append(
                 f"about {share:.0f}% of this space is not allowed and would fail at once: {refused[0][1]} ({shown})"
             )
+
+    def laws(self, space: Space, known: Sequence[Mapping[str, Value]]) -> None:
+        """A law must say something wherever its parameter is searched; known and sampled configurations tell."""
+        generator = random.Random(0)
+        drawn = [space.draw(generator) for _ in range(_SAMPLED_CONFIGURATIONS)] if laws.centred(space) else []
+        for parameter, dimension, law in laws.centred(space):
+            refused = (
+                text
+                for values in (*known, *drawn)
+                if parameter.name in values and (text := laws.refusal(law, values)) is not None
+            )
+            if (text := next(refused, None)) is not None:
+                self.wrong((*self.path("space", parameter.name), "law"), text)
+            elif parameter.name in known[0] and (said := laws.caution(parameter, dimension, law(known[0]))):
+                self.warnings.append(said)
 
     def combined(self, settings: Mapping[str, object]) -> list[tuple[str, str]]:
         try:

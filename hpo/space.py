@@ -124,11 +124,15 @@ class Parameter:
         dimension: the values it may take.
         when: it is searched only where each named parameter has one of these values; elsewhere the
             setting has its default value.
+        law: name of the law that says where in the range the best value is expected.
+        centre: that law, of a configuration's other values; whatever it answers, the range is not left.
     """
 
     name: str
     dimension: Dimension
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    law: str | None = None
+    centre: Callable[[Mapping[str, Value]], float] | None = field(default=None, compare=False)
 
     def active(self, values: Mapping[str, Value]) -> bool:
         return all(name in values and values[name] in allowed for name, allowed in self.when.items())
@@ -136,7 +140,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """All searched settings, each after those its condition names (`ordered` makes it so)."""
+    """All searched settings, each after those its condition names (`ordered` makes it so) and its law reads."""
 
     parameters: tuple[Parameter, ...] = ()
 

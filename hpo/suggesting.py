@@ -151,6 +151,8 @@ class ModelBased:
         points[0] = 0.5  # people put their ranges around what they expect
         places = encoding.snap(points)
         order = [*range(number, len(places)), *range(number)]
+        if encoding.is_centred:
+            order = [0, *order]  # what the laws say
         untried = [index for index in order if _key(places[index]) not in self._tried]
         for index in untried:
             if fits(found := encoding.parameters(places[index])):

@@ -234,6 +234,7 @@ class _Reader(Document):
                 "log",
                 "step",
                 "when",
+                "law",
             }
             if nested and value:
                 found += self.parameters((*path, key), value, f"{name}.")
@@ -252,16 +253,22 @@ class _Reader(Document):
                 "A value that does not vary belongs in `fixed`.",
             )
             return None
-        values = self.known(path, node, ("low", "high", "log", "step", "choices", "when"))
+        values = self.known(path, node, ("low", "high", "log", "step", "choices", "when", "law"))
         when: dict[str, tuple[Value, ...]] = {}
         for other, allowed in self.mapping((*path, "when"), values.get("when")).items():
             when[other] = tuple(allowed) if isinstance(allowed, list) else (allowed,)
         dimension = self.choices(path, values) if "choices" in values else self.range(path, values)
-        return None if dimension is None else Parameter(name, dimension, when)
+        if (law := values.get("law")) is not None:
+            if not isinstance(law, str):
+                self.wrong((*path, "law"), f"requires the name of a law, got {law!r}.")
+                law = None
+            elif dimension is not None and not getattr(dimension, "log", False):
+                self.wrong((*path, "law"), "a law centres a log range; add `log: true`, or leave `law` out.")
+        return None if dimension is None else Parameter(name, dimension, when, law)
 
     def choices(self, path: Path_, values: Mapping[str, Any]) -> Choices | None:
         choices = values["choices"]
-        extra = [key for key in ("low", "high", "log", "step") if key in values]
+        extra = [key for key in ("low", "high", "log", "step", "law") if key in values]
         if extra:
             self.wrong((*path, extra[0]), "belongs to a range; this setting has choices.")
         if not isinstance(choices, list) or not choices:
@@ -315,6 +322,8 @@ class _Reader(Document):
                         f"{did_you_mean(other, by_name)}",
                     )
                     continue
+                if by_name[other].law is not None:
+                    self.wrong(path, f"a condition cannot name a range with a law; {other!r} has one.")
                 for value in allowed:
                     if not by_name[other].dimension.contains(value):
                         self.wrong(path, f"{other} never is {value!r}: it is {by_name[other].dimension}.")

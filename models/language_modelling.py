@@ -6,12 +6,13 @@ already: `PRELOAD`). Knows nothing of searches: it gets settings, a seed, the pr
 and a folder of its own.
 """
 
-from collections.abc import Generator, Sequence
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models import identity, pretrained, requirements
+from models import identity, laws, pretrained, requirements
 from models.configuration import Augment, Causal, EarlyStopping, Lora, Preprocess, TextData, TextTraining, Tokenizer
 from models.errors import ModelsError, SettingError
 from models.metrics import Measurement
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from models.preparation import Prepared
 
 __all__ = [
+    "LAWS",
     "METRICS",
     "PRELOAD",
     "REQUIREMENTS",
@@ -181,6 +183,39 @@ def test(config: Config, *, directory: Path) -> dict[str, float]:
 
     prepared = _prepared(config)
     return memory.divide_until_it_fits(lambda: next_token.test(config, prepared, directory=directory))
+
+
+def _step_law(config: Config) -> float:
+    """Li et al. 2025 (arXiv 2503.04715): fitted on models of 215M to 537M parameters and 4B to 80B tokens"""
+    laws.need_fit(config, config.model)
+    return laws.step_law(laws.parameters(config.model), _tokens(config))
+
+
+def _adamw_timescale(config: Config) -> float:
+    """Bergsma et al. 2025 (arXiv 2505.13738): fitted on models of 111M to 3.3B parameters, on data seen once"""
+    laws.need_fit(config, config.model)
+    batch = config.batch_size * config.model.context
+    return laws.adamw_timescale(laws.parameters(config.model), _tokens(config), batch, config.learning_rate)
+
+
+LAWS: Mapping[str, Mapping[str, Callable[[Config], float]]] = {
+    "learning_rate": {"step law": _step_law},
+    "weight_decay": {"adamw timescale": _adamw_timescale},
+}
+"""By setting, what says where its best value is expected; each after those that it reads. SettingError where no law was
+fitted, DataError where `epochs` says the length and the data cannot be read."""
+
+
+def _tokens(config: Config) -> int:
+    if config.tokens is not None:
+        return config.tokens
+    return identity.length(config, _train_tokens(config.data, config.tokenizer, config.preprocess))
+
+
+@functools.lru_cache(maxsize=16)
+def _train_tokens(data: TextData, tokenizer: Tokenizer, preprocess: Preprocess) -> int:
+    """Of the training split; remembered, because a search asks for each configuration that it thinks of."""
+    return _prepared(Config(data=data, tokenizer=tokenizer, preprocess=preprocess)).count("train", "tokens")
 
 
 def _prepared(config: Config) -> "Prepared":
