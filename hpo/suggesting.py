@@ -41,6 +41,8 @@ _APART = 0.06  # of an axis: two that are nearer tell the same, within the noise
 _FIRST = 12  # trials, by which values are scaled
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
+_LITTLE = 0.02  # of the good half's spread: to expect less improvement is to have found what the model can tell apart
+_AS_GOOD = 0.3  # of the good half's spread: whoever is expected to be no farther from the best may be the best
 
 Fits = Callable[[Mapping[str, Value]], bool]
 
@@ -148,11 +150,9 @@ class ModelBased:
 
         sequence = qmc.Sobol(encoding.axes, scramble=True, rng=self._seed)
         points = sequence.random_base2(max(5, (number + 16).bit_length()))
-        points[0] = 0.5  # people put their ranges around what they expect
+        points[0] = 0.5  # what laws say; elsewhere people put their ranges around what they expect
         places = encoding.snap(points)
-        order = [*range(number, len(places)), *range(number)]
-        if encoding.is_centred:
-            order = [0, *order]  # what the laws say
+        order = [0, *range(number, len(places)), *range(1, number)]
         untried = [index for index in order if _key(places[index]) not in self._tried]
         for index in untried:
             if fits(found := encoding.parameters(places[index])):
@@ -202,6 +202,7 @@ class _Model:
             Observations(self._features_NF[table.trial], table.depth(), levels, standardized(table))
         )
         self._depth, self._level = table.target()
+        self._settled: bool | None = None  # decided by the first places that are asked for
         self._look()
 
     def _look(self) -> None:
@@ -222,9 +223,22 @@ class _Model:
         return leading
 
     def gain(self, places_MP: Array) -> Array:
-        """Expected improvement of snapped places."""
+        """What snapped places promise: expected improvement, in their order.
+
+        Where there is next to none anywhere, what is left to find is finer than the model: then, of the places that may
+        be as good as the best, the least known promises most.
+        """
+        import numpy as np
+
         mean, spread = self._surrogate.predict(self.encoding.features(places_MP), self._depth, self._level)
-        return expected_improvement(mean, spread, float(self._mean_N.min()))
+        best = float(self._mean_N.min())
+        improvement = expected_improvement(mean, spread, best)
+        if self._settled is None:
+            self._settled = bool(improvement.max() < _LITTLE)
+        if not self._settled:
+            return improvement
+        known: Array = np.where(mean <= best + _AS_GOOD, spread, best - mean)
+        return known
 
 
 def _key(place_P: Array) -> bytes:
