@@ -40,7 +40,6 @@ Set = Annotated[
     ),
 ]
 Studies = Annotated[Path, typer.Option("--studies", envvar="HPO_STUDIES", help="Where studies live.")]
-Answers = Annotated[str, typer.Option("--answers", help="What answers for what was not recorded: nearest, model.")]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="How many trials in all, the baseline included.")]
 Slots = Annotated[int | None, typer.Option("--slots", min=1, help="How many trials run at once.")]
 IsInline = Annotated[
