@@ -7,6 +7,7 @@ them aside, whoever turns out to deserve it goes on later. Pure values: knows no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -98,6 +99,7 @@ class Never(Lasting):
         return None
 
 
+_SPARED = 2  # standard deviations below the cut
 Level = tuple[int, int]  # of a trial: its length (0 where unknown), and the progress at which it is compared
 
 
@@ -158,16 +160,39 @@ class Ladder:
         sign = 1.0 if self.direction is Direction.MINIMIZE else -1.0
         return sorted(self.rungs[level], key=lambda number: (sign * self.rungs[level][number], number))
 
+    def spared(self, level: Level, places: int, noise: float) -> int:
+        """How many on the rung are above the cut, or so little below it that noise alone may have put them there.
+
+        Args:
+            level: the rung.
+            places: how many are above the cut.
+            noise: standard deviation of the metric between trainings of one configuration; those within two of the last
+                above the cut are spared.
+        """
+        if not noise or not 0 < places < len(self.rungs[level]):
+            return places
+        values = [self.rungs[level][number] for number in self.order(level)]
+        return places + sum(abs(value - values[places - 1]) <= _SPARED * noise for value in values[places:])
+
 
 class SuccessiveHalving(Lasting):
     """At each rung the best 1/`reduction_factor` of the trials that have reached it go on, the others are stopped.
 
     Asynchronous: a trial is judged when it arrives, against those that arrived before it (ASHA's stopping form; Li et
     al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, section 3). Nothing is taken back.
+
+    Args:
+        direction: of the metric.
+        rungs: as the sweep has them.
+        reduction_factor: of the trials on a rung, one in so many goes on.
+        noise: standard deviation of the metric between trainings of one configuration; see `Ladder.spared`.
     """
 
-    def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3) -> None:
+    def __init__(
+        self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float = 0.0
+    ) -> None:
         self._factor = checked(reduction_factor)
+        self._noise = deviation(noise)
         self._ladder = Ladder(direction, reduction_factor, rungs)
 
     def recall(self, look: Look) -> None:
@@ -178,7 +203,7 @@ class SuccessiveHalving(Lasting):
         if level is None:
             return None
         size = len(self._ladder.rungs[level])
-        places = max(1, size // self._factor)
+        places = self._ladder.spared(level, max(1, size // self._factor), self._noise)
         better = self._ladder.better(look.number, level)
         if better < places:
             return None
@@ -195,11 +220,16 @@ class PausingHalving:
 
     Args:
         direction: of the metric.
+        rungs: as the sweep has them.
         reduction_factor: of the trials on a rung, one in so many goes on.
+        noise: standard deviation of the metric between trainings of one configuration; see `Ladder.spared`.
     """
 
-    def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3) -> None:
+    def __init__(
+        self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float = 0.0
+    ) -> None:
         self._factor = checked(reduction_factor)
+        self._noise = deviation(noise)
         self._ladder = Ladder(direction, reduction_factor, rungs)
         self._waiting: dict[int, Level] = {}
 
@@ -211,7 +241,7 @@ class PausingHalving:
         if level is None or look.final:
             return None
         size = len(self._ladder.rungs[level])
-        places = size // self._factor
+        places = self._places(level, last=False)
         better = self._ladder.before(look.number, level)
         if better < places:
             return None
@@ -236,7 +266,7 @@ class PausingHalving:
 
     def _places(self, level: Level, *, last: bool) -> int:
         size = len(self._ladder.rungs[level])
-        return -(-size // self._factor) if last else size // self._factor
+        return self._ladder.spared(level, -(-size // self._factor) if last else size // self._factor, self._noise)
 
     def least(self) -> int | None:
         """On the lowest rung, the last."""
@@ -305,10 +335,16 @@ def checked(reduction_factor: int) -> int:
     return reduction_factor
 
 
+def deviation(noise: float) -> float:
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+        raise ValueError(f"noise requires a standard deviation, a number from 0, got {noise!r}")
+    return float(noise)
+
+
 RULES: Mapping[str, tuple[type, tuple[str, ...]]] = {
     "none": (Never, ()),
-    "successive halving": (SuccessiveHalving, ("reduction_factor",)),
-    "pausing halving": (PausingHalving, ("reduction_factor",)),
+    "successive halving": (SuccessiveHalving, ("reduction_factor", "noise")),
+    "pausing halving": (PausingHalving, ("reduction_factor", "noise")),
     "best of rung": (BestOfRung, ("keep",)),
 }
 """Rules of this room by the name a sweep gives them, with their options."""

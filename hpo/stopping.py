@@ -51,6 +51,8 @@ def make_rule(
     make, known = RULES[strategy.name]
     if weighs and make is PausingHalving:
         make = FrontHalving
+        if "noise" in strategy.options:
+            raise UserError(f"{strategy.name}: noise is that of one metric; a trade-off has several. Leave it out.")
     for option in strategy.options:
         if option not in known:
             raise UserError(f"{strategy.name} has no option {option!r}.{did_you_mean(option, known)}")

@@ -8,11 +8,13 @@ from fractions import Fraction
 
 import pytest
 
+from hpo.errors import UserError
 from hpo.halving import BestOfRung, Look, PausingHalving, Rule, SuccessiveHalving
 from hpo.journal import History
 from hpo.replay.simulation import Replay, replay
 from hpo.replay.tables import Point, Row, Table
 from hpo.space import Choices, Parameter, Space
+from hpo.stopping import make_rule
 from hpo.study import Study
 from hpo.sweep import Search, Strategy
 from hpo.trials import Direction, Metric, Outcome, Paused, rung_tokens
@@ -168,3 +170,63 @@ def test_one_rung_then_the_best() -> None:
 @pytest.mark.parametrize(("length", "rungs"), [(243, [27, 81, 243]), (729, [81, 243, 729]), (1000, [111, 333, 1000])])
 def test_rungs_are_exact_whole_numbers(length: int, rungs: list[int]) -> None:
     assert rung_tokens(THIRDS, length) == rungs
+
+
+class TestNoise:
+    """A rule that is told how much the metric varies between trainings of one configuration."""
+
+    def test_whoever_may_be_below_the_cut_by_noise_alone_goes_on(self) -> None:
+        values = [1.0, 2.0, 3.0, 1.19, 1.21, 5.0]
+        for noise, expected in ((0.0, [0, 3]), (0.1, [0, 3, 4])):
+            rule = PausingHalving(Direction.MINIMIZE, THIRDS, noise=noise)
+            gone_on = [number for number, value in enumerate(values) if not pauses(rule, number, 3, value)]
+            while (number := rule.revive(last=False)) is not None:
+                gone_on.append(number)
+            # Two of six are above the cut, 1.0 and 1.19; 1.21 is within 0.2 of the second.
+            assert sorted(gone_on) == expected
+
+    def test_a_trial_is_not_stopped_within_the_noise(self) -> None:
+        for noise, stopped in ((0.0, True), (0.1, False)):
+            rule = SuccessiveHalving(Direction.MAXIMIZE, THIRDS, noise=noise)
+            assert not pauses(rule, 0, 3, 1.0)
+            assert pauses(rule, 1, 3, 0.85) is stopped
+            assert pauses(rule, 2, 3, 0.7)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_all_within_two_deviations_of_the_cut_have_gone_on_in_the_end(self, seed: int) -> None:
+        draw = random.Random(seed)
+        noise = draw.choice([0.0, 0.02, 0.1])
+        values = [draw.random() for _ in range(draw.randint(3, 40))]
+        rule = PausingHalving(Direction.MINIMIZE, (Fraction(1, 9), Fraction(1)), noise=noise)
+        gone_on = {number for number, value in enumerate(values) if not pauses(rule, number, 3, value)}
+        while (number := rule.revive(last=True)) is not None:
+            gone_on.add(number)
+        cut = sorted(values)[-(-len(values) // 3) - 1]
+        assert {number for number, value in enumerate(values) if value <= cut + 2 * noise} <= gone_on
+        assert len(gone_on) < len(values) or noise
+
+    def test_of_noisy_trainings_the_best_is_trained_to_its_end_more_often(self) -> None:
+        kept = {0.0: 0, 0.05: 0}
+        for seed in range(40):
+            draw = random.Random(seed)
+            rows = tuple(
+                Row({"which": number}, (Point(3, value + draw.gauss(0, 0.05), 3.0), Point(27, value, 27.0)))
+                for number, value in enumerate(draw.random() / 3 for _ in range(27))
+            )
+            space = Space((Parameter("which", Choices(tuple(range(27)))),))
+            table = Table("noisy", space, Metric("loss", Direction.MINIMIZE), rows, 27)
+            for noise in kept:
+                found = searched(table, Strategy("pausing halving", {"noise": noise}), 1, (Fraction(1, 9), Fraction(1)))
+                kept[noise] += found.best(Direction.MINIMIZE.better) == table.best
+                assert found.spent < 27 * table.full_cost
+        assert kept[0.05] > kept[0.0]
+        assert kept[0.05] >= 38
+
+    @pytest.mark.parametrize("noise", [-0.1, float("inf"), float("nan"), True, "0.1"])
+    def test_a_deviation_is_a_number_from_0(self, noise: object) -> None:
+        with pytest.raises(UserError, match="noise requires a standard deviation"):
+            make_rule(Strategy("pausing halving", {"noise": noise}), Direction.MINIMIZE, 1, THIRDS)
+
+    def test_a_trade_off_has_no_one_noise(self) -> None:
+        with pytest.raises(UserError, match="a trade-off has several"):
+            make_rule(Strategy("pausing halving", {"noise": 0.1}), Direction.MINIMIZE, 1, THIRDS, weighs=True)
