@@ -6,7 +6,7 @@ Optuna, no process and no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hpo import pareto
 from hpo.halving import Ladder, Level, Look, PausingHalving
@@ -29,15 +29,15 @@ class FrontLadder(Ladder):
             self._orders.pop(level, None)
         return level
 
-    def order(self, level: Level) -> list[int]:
+    def order(self, level: Level) -> Iterator[int]:
         if level not in self._orders:
             numbers = sorted(self._points[level])
             points = [self._points[level][number] for number in numbers]
             self._orders[level] = [numbers[index] for index in pareto.ranked(points)]
-        return self._orders[level]
+        return iter(self._orders[level])
 
     def before(self, number: int, level: Level) -> int:
-        return self.order(level).index(number)
+        return list(self.order(level)).index(number)
 
     def leading(self, level: Level) -> int:
         """How many on the rung are dominated by none."""

@@ -7,8 +7,10 @@ them aside, whoever turns out to deserve it goes on later. Pure values: knows no
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,11 +118,12 @@ class Ladder:
     """
 
     def __init__(self, direction: Direction, reduction_factor: int, rungs: Sequence[Rung] = ()) -> None:
-        self.direction = direction
         self.factor = reduction_factor
         self.given = tuple(rungs)
-        self.rungs: dict[Level, dict[int, float]] = {}
+        self.rungs: dict[Level, dict[int, float]] = {}  # values, smaller is better
         self.highest: dict[int, Level] = {}
+        self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+        self._sorted: dict[Level, list[tuple[float, int]]] = {}  # the same, the best first: thousands are compared with
         self._reached: dict[int, int] = {}
 
     def place(self, look: Look) -> Level | None:
@@ -133,7 +136,11 @@ class Ladder:
                 return None
         elif self.highest.get(look.number) != level:
             return None
-        self.rungs.setdefault(level, {})[look.number] = look.value
+        rung, order = self.rungs.setdefault(level, {}), self._sorted.setdefault(level, [])
+        if look.number in rung:
+            del order[bisect.bisect_left(order, (rung[look.number], look.number))]
+        rung[look.number] = self._sign * look.value
+        bisect.insort(order, (rung[look.number], look.number))
         self.highest[look.number] = level
         return level
 
@@ -145,20 +152,19 @@ class Ladder:
 
     def better(self, number: int, level: Level) -> int:
         """How many on the rung are better."""
-        rung = self.rungs[level]
-        return sum(self.direction.better(other, rung[number]) for other in rung.values())
+        return bisect.bisect_left(self._sorted[level], (self.rungs[level][number], -1))
 
     def before(self, number: int, level: Level) -> int:
         """How many on the rung come before: the better ones, and equals of lower numbers."""
-        rung = self.rungs[level]
-        return self.better(number, level) + sum(
-            other < number and value == rung[number] for other, value in rung.items()
-        )
+        return bisect.bisect_left(self._sorted[level], (self.rungs[level][number], number))
 
-    def order(self, level: Level) -> list[int]:
+    def order(self, level: Level) -> Iterator[int]:
         """Trials of a rung, best first; of equals, the lowest number."""
-        sign = 1.0 if self.direction is Direction.MINIMIZE else -1.0
-        return sorted(self.rungs[level], key=lambda number: (sign * self.rungs[level][number], number))
+        return (number for _, number in self._sorted[level])
+
+    def last(self, level: Level, numbers: Container[int]) -> int:
+        """Of some trials, the last on the rung."""
+        return next(number for number in reversed(list(self.order(level))) if number in numbers)
 
     def spared(self, level: Level, places: int, noise: float) -> int:
         """How many on the rung are above the cut, or so little below it that noise alone may have put them there.
@@ -171,8 +177,8 @@ class Ladder:
         """
         if not noise or not 0 < places < len(self.rungs[level]):
             return places
-        values = [self.rungs[level][number] for number in self.order(level)]
-        return places + sum(abs(value - values[places - 1]) <= _SPARED * noise for value in values[places:])
+        cut, _ = self._sorted[level][places - 1]
+        return bisect.bisect_right(self._sorted[level], (cut + _SPARED * noise, math.inf))
 
 
 class SuccessiveHalving(Lasting):
@@ -258,7 +264,7 @@ class PausingHalving:
     def revive(self, *, last: bool) -> int | None:
         """The best one above the cut, highest rung first."""
         for level in sorted(set(self._waiting.values()), key=lambda level: (-level[1], level[0])):
-            for number in self._ladder.order(level)[: self._places(level, last=last)]:
+            for number in itertools.islice(self._ladder.order(level), self._places(level, last=last)):
                 if self._waiting.get(number) == level:
                     del self._waiting[number]
                     return number
@@ -273,8 +279,7 @@ class PausingHalving:
         if not self._waiting:
             return None
         level = min(self._waiting.values(), key=lambda level: level[1])
-        waiting = [number for number in self._ladder.order(level) if self._waiting.get(number) == level]
-        return waiting[-1]
+        return self._ladder.last(level, {number for number, where in self._waiting.items() if where == level})
 
 
 class BestOfRung:

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from hpo.errors import UserError
-from hpo.halving import BestOfRung, Look, PausingHalving, Rule, SuccessiveHalving
+from hpo.halving import BestOfRung, Ladder, Look, PausingHalving, Rule, SuccessiveHalving
 from hpo.journal import History
 from hpo.replay.simulation import Replay, replay
 from hpo.replay.tables import Point, Row, Table
@@ -230,3 +230,19 @@ class TestNoise:
     def test_a_trade_off_has_no_one_noise(self) -> None:
         with pytest.raises(UserError, match="a trade-off has several"):
             make_rule(Strategy("pausing halving", {"noise": 0.1}), Direction.MINIMIZE, 1, THIRDS, weighs=True)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_places_are_those_of_counting(direction: Direction) -> None:
+    draw = random.Random(3)
+    ladder, values = Ladder(direction, 3, THIRDS), dict[int, float]()
+    for _ in range(300):
+        number, value = draw.randrange(60), draw.choice([0.1, 0.2, 0.3, draw.random()])
+        values[number] = value  # once more, perhaps: a trial that was resumed measures again
+        assert ladder.place(look(number, 3, value)) == (27, 3)
+        better = sum(direction.better(other, value) for other in values.values())
+        assert ladder.better(number, (27, 3)) == better
+        equals = sum(other < number for other, same in values.items() if same == value)
+        assert ladder.before(number, (27, 3)) == better + equals
+    sign = 1 if direction is Direction.MINIMIZE else -1
+    assert list(ladder.order((27, 3))) == sorted(values, key=lambda number: (sign * values[number], number))
