@@ -27,6 +27,7 @@ class Seen:
         ending: None while it runs or waits.
         value: of a complete trial.
         place: in the order in which trials began, those of a warm start first.
+        waits: whether the stopping rule has set it aside.
     """
 
     parameters: Mapping[str, Value]
@@ -35,6 +36,7 @@ class Seen:
     ending: Ending | None = None
     value: float | None = None
     place: int = 0
+    waits: bool = False
     points: list[Point] = field(default_factory=list)
 
     @property
@@ -46,6 +48,11 @@ class Seen:
     def says_nothing(self) -> bool:
         """Whether it ended in a way that says nothing of its configuration."""
         return self.ending in (Ending.KILLED, Ending.HUNG, Ending.FAILED)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has ended, and in a way that says something."""
+        return self.ending is not None and not self.says_nothing
 
     def share(self, progress: int) -> float:
         """A progress as a share of the whole trial; of an unknown length, of the farthest measurement."""
@@ -75,15 +82,17 @@ class Observed:
         self.trials: list[Seen] = []
         self.useful = 0
         self._own: dict[int, Seen] = {}
-        self._unfinished: dict[int, Seen] = {}
+        self._running: dict[int, Seen] = {}
         self._ranked: list[tuple[_Rank, Seen]] = []
         for lesson in lessons:
             lesson.place = len(self.trials)
             self.trials.append(lesson)
-            self._rank(lesson)
+            if not lesson.says_nothing:
+                self.useful += 1
+                self._rank(lesson)
 
     def began(self, number: int, parameters: Mapping[str, Value]) -> None:
-        seen = self._own[number] = self._unfinished[number] = Seen(parameters, place=len(self.trials))
+        seen = self._own[number] = self._running[number] = Seen(parameters, place=len(self.trials))
         self.trials.append(seen)
         self.useful += 1
 
@@ -92,29 +101,60 @@ class Observed:
     ) -> None:
         self._own[number].note(progress, value, length, point)
 
-    def ended(self, number: int, ending: Ending, value: float | None) -> None:
-        seen = self._unfinished.pop(number)
-        seen.ending, seen.value = ending, value
-        self.useful -= 1
+    def set_aside(self, number: int) -> None:
+        """A trial waits: it counts as one that was stopped, until it is taken up again."""
+        seen = self._running.pop(number)
+        seen.waits = True
         self._rank(seen)
 
-    def _rank(self, seen: Seen) -> None:
+    def taken_up(self, number: int) -> None:
+        """A trial goes on that waited, if it did."""
+        seen = self._own[number]
+        if seen.waits:
+            self._running[number] = seen
+            self._unrank(seen)
+
+    def ended(self, number: int, ending: Ending, value: float | None) -> None:
+        self.taken_up(number)
+        seen = self._running.pop(number)
+        seen.ending, seen.value = ending, value
         if seen.says_nothing:
-            return
-        self.useful += 1
+            self.useful -= 1
+        else:
+            self._rank(seen)
+
+    def _rank(self, seen: Seen) -> None:
+        bisect.insort(self._ranked, (self._key(seen), seen), key=lambda pair: pair[0])
+
+    def _unrank(self, seen: Seen) -> None:
+        del self._ranked[bisect.bisect_left(self._ranked, self._key(seen), key=lambda pair: pair[0])]
+        seen.waits = False
+
+    def _key(self, seen: Seen) -> _Rank:
+        """Those that came farthest first, and of those the best."""
         far = 0.0 if seen.is_bad or not seen.curve else 1.0 if seen.value is not None else seen.share(seen.curve[-1][0])
         value = seen.value if seen.value is not None else seen.curve[-1][1] if seen.curve else math.inf
-        bisect.insort(self._ranked, ((-far, self._sign * value, len(self._ranked)), seen), key=lambda pair: pair[0])
+        return -far, self._sign * value, seen.place
 
     def chosen(self, most: int, leading: int, first: int, seed: int) -> list[Seen]:
         """Those that a model is made of, in the order in which they began: all, or so many.
 
         Then they are the first, which were spread over the space; those that lead, which came farthest with the best
-        values; and others drawn from the rest. Trials that have not ended are always among them.
+        values; and others drawn from the rest. Trials that run are always among them. Takes no longer of many trials
+        than of few.
         """
-        ranked = [seen for _, seen in self._ranked]
-        if len(ranked) > most:
-            kept = [*ranked[:leading], *(seen for seen in ranked[leading:] if seen.place < first)]
-            rest = [seen for seen in ranked[leading:] if seen.place >= first]
-            ranked = [*kept, *random.Random(seed).sample(rest, max(0, most - len(kept)))]
-        return sorted([*ranked, *self._unfinished.values()], key=lambda seen: seen.place)
+        if len(self._ranked) <= most:
+            kept = {seen.place: seen for _, seen in self._ranked}
+        else:
+            kept = {seen.place: seen for _, seen in self._ranked[:leading]}
+            kept |= {seen.place: seen for seen in self.trials[:first] if seen.waits or seen.is_known}
+            drawn = random.Random(seed).sample(
+                range(leading, len(self._ranked)), min(most, len(self._ranked) - leading)
+            )
+            for index in drawn:
+                if len(kept) >= most:
+                    break
+                _, seen = self._ranked[index]
+                kept[seen.place] = seen
+        kept |= {seen.place: seen for seen in self._running.values()}
+        return [kept[place] for place in sorted(kept)]

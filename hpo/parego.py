@@ -39,7 +39,9 @@ def scalarized(observed: Observed, levels: Sequence[float], seed: int, number: i
             weighting = weighting or weights(len(point), seed, number)
             value = tchebycheff(scales[level].scaled(point), weighting)
             told.measured(place, progress, value, seen.length)
-        if seen.ending is not None:
+        if seen.waits:
+            told.set_aside(place)
+        elif seen.ending is not None:
             told.ended(place, seen.ending, None if seen.value is None else value)
     return told
 

@@ -269,10 +269,14 @@ class Study:
 
     def revive(self, *, last: bool) -> int | None:
         """A trial that the stopping rule set aside and takes up again."""
-        return self._rule.revive(last=last)
+        number = self._rule.revive(last=last)
+        if number is not None:
+            self._observed.taken_up(number)
+        return number
 
     def pause(self, number: int) -> None:
         self._rule.set_aside(number)
+        self._observed.set_aside(number)
 
     def least(self) -> int | None:
         return self._rule.least()
@@ -410,6 +414,7 @@ class Study:
             self._rule.recall(self._look(record.number, curve, record.length))
         if record.paused:
             self._rule.set_aside(record.number)
+            self._observed.set_aside(record.number)
         if record.ending is not None:
             complete = record.ending is Ending.COMPLETE
             self._observed.ended(record.number, record.ending, record.value if complete else None)
