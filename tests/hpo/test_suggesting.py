@@ -234,6 +234,25 @@ def test_a_model_of_many_trials_is_made_of_the_leading_and_some_others() -> None
     assert observed.chosen(60, 20, 12, seed=2) != chosen
 
 
+def test_trials_that_wait_do_not_make_the_model_larger() -> None:
+    observed = Observed(Direction.MINIMIZE)
+    for number in range(300):
+        observed.began(number, {"rate": 1e-3, "dropout": 0.1})
+        observed.measured(number, 100, float(300 - number), 900)
+        observed.set_aside(number)
+    chosen = observed.chosen(60, 20, 12, seed=1)
+    assert len(chosen) == 60
+    assert {seen.place for seen in chosen} >= {*range(12), *range(280, 300)}
+    observed.taken_up(100)  # it runs again, and what runs is always there
+    assert 100 in {seen.place for seen in observed.chosen(60, 20, 12, seed=1)}
+    observed.measured(100, 300, 0.5, 900)
+    observed.set_aside(100)
+    assert 100 in {seen.place for seen in observed.chosen(60, 1, 0, seed=1)}  # it came farthest
+    observed.ended(100, Ending.FAILED, None)
+    assert 100 not in {seen.place for seen in observed.chosen(300, 20, 12, seed=1)}
+    assert observed.useful == 299
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(UserError, match="Did you mean 'startup'"):
         make_suggester(Strategy("auto", {"start_up": 3}), PLAIN, Direction.MINIMIZE, 0)
