@@ -68,6 +68,27 @@ def test_the_middle_is_the_law_and_both_ends_of_the_range_are_reached() -> None:
             assert encoding.parameters(np.array([one, unit]))["rate"] == pytest.approx(rate)
 
 
+@pytest.mark.parametrize("said", [1e-6, 1e-4, 1.05e-4, 1.5e-4, 3e-3, 0.09, 0.0999, 1e-1, 1e2, math.nan])
+def test_no_value_gathers_trials_wherever_the_law_lies(said: float) -> None:
+    """Evenly drawn, a hundredth of the range at either end or at the law gets at most a tenth of the trials."""
+    encoding = Encoding(space(lambda values: said))
+    units = np.linspace(0, 1, 2001)
+    rates = np.array([encoding.parameters(np.array([0.5, unit]))["rate"] for unit in units], dtype=np.float64)
+    assert (np.diff(rates) > 0).all()
+    assert (rates[0], rates[-1]) == pytest.approx((1e-4, 1e-1))
+    decades = np.log10(rates)
+    for place in (-4.0, -1.0, math.log10(said) if 1e-4 < said < 1e-1 else -2.5):
+        assert (abs(decades - place) <= 0.01 * 3 / 2).mean() <= 0.1 + 2 / len(units)
+
+
+@pytest.mark.parametrize("said", [1e-6, 1e2])
+def test_a_law_beyond_the_range_leaves_the_axis_as_it_is_without_one(said: float) -> None:
+    with_law, without = Encoding(space(lambda values: said)), Encoding(Space((WIDTHS, Parameter("rate", RANGE))))
+    for place in np.random.default_rng(1).random((50, 2)):
+        one, other = with_law.parameters(place), without.parameters(place)
+        assert one["rate"] == pytest.approx(other["rate"])
+
+
 def test_what_is_as_far_from_the_law_looks_the_same_to_a_model() -> None:
     encoding = Encoding(space(falls))
     for share in (0.1, 1.0, 5.0):
@@ -110,5 +131,5 @@ def test_each_mistake_with_a_law_is_one_line_with_its_place(change: tuple[str, s
 
 def test_a_law_outside_the_range_is_a_caution() -> None:
     planned = plan(SWEEP.replace("high: 1e-1", "high: 1e-2"), Path("sweep.yaml"))
-    assert any("step law says" in text and "the end 0.01 is taken" in text for text in planned.warnings)
+    assert any("step law says" in text and "there it centres nothing" in text for text in planned.warnings)
     assert plan(SWEEP, Path("sweep.yaml")).warnings == ()
