@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo.encoding import Encoding
+from hpo.encoding import Array, Encoding
 from hpo.errors import SweepError
 from hpo.observations import Observed
 from hpo.space import Choices, FloatRange, Parameter, Space
 from hpo.study import plan
 from hpo.suggesting import ModelBased
-from hpo.trials import Direction, Value
+from hpo.trials import Direction, Ending, Value
 
 SWEEP = """objective: models.language_modelling:train
 metric: {name: validation/loss, direction: minimize}
@@ -95,6 +95,54 @@ def test_what_is_as_far_from_the_law_looks_the_same_to_a_model() -> None:
         places = encoding.units_of([{"width": width, "rate": share * 0.3 / width} for width in (32, 64, 128)])
         seen = encoding.features(places)[:, -1]
         assert seen.tolist() == pytest.approx([0.5 + math.log(share) / math.log(1000)] * 3)
+
+
+class Lawless(Encoding):
+    """A space as a cube as it was before there were laws (hpo/encoding.py at d841642): only `unit`, `value`, `features`."""
+
+    def units(self, parameters: Mapping[str, Value]) -> Array:
+        pairs = zip(self._axes, self._space.parameters, strict=True)
+        return np.array([axis.unit(parameters[one.name]) if one.name in parameters else 0.5 for axis, one in pairs])
+
+    def parameters(self, units_P: Array) -> dict[str, Value]:  # noqa: N803
+        return self._space.fill(lambda one: self._axes[self._place[one.name]].value(units_P[self._place[one.name]]))
+
+    def features(self, snapped_NP: Array) -> Array:  # noqa: N803
+        columns: list[Array] = []
+        for index, active in enumerate(self._active(snapped_NP)):
+            part = self._axes[index].features(snapped_NP[:, index])
+            if active is not None:
+                part = np.column_stack([np.where(active[:, None], part, 0.5), active.astype(np.float64)])
+            columns.append(part)
+        return np.column_stack(columns)
+
+
+def suggestions(space: Space) -> list[dict[str, Value]]:
+    """What a search of twelve trials asks for, four of them without a model."""
+    suggester, observed = ModelBased(space, Direction.MINIMIZE, 3), Observed(Direction.MINIMIZE)
+    found = []
+    for number in range(12):
+        found.append(suggester.suggest(number, observed, lambda values: True))
+        observed.began(number, found[-1])
+        loss = abs(math.log10(float(str(found[-1]["rate"]))) + 2.2) + (found[-1]["kind"] == "sgd")
+        for progress in (100, 300, 900)[: 1 + number % 3]:
+            observed.measured(number, progress, loss + 10 / progress, 900)
+        observed.ended(
+            number, Ending.COMPLETE if number % 3 == 2 else Ending.STOPPED, loss if number % 3 == 2 else None
+        )
+    return found
+
+
+def test_without_a_law_every_suggestion_is_what_it_was_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    momentum = Parameter("momentum", FloatRange(1e-3, 1.0, log=True), {"kind": ("sgd",)})
+    lawless = Space((Parameter("kind", Choices(("adamw", "sgd"))), momentum, WIDTHS, Parameter("rate", RANGE)))
+    now = suggestions(lawless)
+    monkeypatch.setattr("hpo.encoding.Encoding", Lawless)
+    assert now == suggestions(lawless)
+    low, span = math.log(1e-4), math.log(1e-1) - math.log(1e-4)
+    for unit in (0.0, 0.1, 1 / 3, 0.5, 0.77, 1.0):
+        rate = Encoding(lawless).parameters(np.array([0.0, 0.5, 0.5, unit]))["rate"]
+        assert rate == min(max(math.exp(low + unit * span), 1e-4), 1e-1)
 
 
 def test_the_first_suggestion_is_what_the_law_says() -> None:
