@@ -181,3 +181,10 @@ def test_a_law_outside_the_range_is_a_caution() -> None:
     planned = plan(SWEEP.replace("high: 1e-1", "high: 1e-2"), Path("sweep.yaml"))
     assert any("step law says" in text and "there it centres nothing" in text for text in planned.warnings)
     assert plan(SWEEP, Path("sweep.yaml")).warnings == ()
+
+
+def test_what_auto_stands_for_names_the_settings_with_a_law() -> None:
+    sampler = plan(SWEEP, Path("sweep.yaml")).reasons[0]
+    assert "the middle of the space (what the laws of learning_rate and weight_decay say)" in sampler
+    plain = SWEEP.replace(", law: step law", "").replace(", law: adamw timescale", "")
+    assert "laws" not in plan(plain, Path("sweep.yaml")).reasons[0]
