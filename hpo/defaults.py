@@ -25,12 +25,14 @@ class Circumstances:
         shared: whether several coordinators work on the study, each with checkpoints of its own.
         rungs_written: whether the sweep says where trials are compared.
         weighs: whether the sweep has a trade-off.
+        centred: settings whose range a law centres.
     """
 
     resumes: bool
     shared: bool
     rungs_written: bool
     weighs: bool = False
+    centred: tuple[str, ...] = ()
 
 
 def settled(search: Search, where: Circumstances) -> Search:
@@ -51,9 +53,10 @@ def reasons(search: Search, where: Circumstances) -> list[str]:
     """Why `auto` stands for what it does, a sentence each."""
     found: list[str] = []
     if search.sampler.name == "auto":
+        middle = f" (what the laws of {' and '.join(where.centred)} say)" if where.centred else ""
         found.append(
-            "sampler auto: the baseline, the middle of the space and a few Sobol points, then where a Gaussian process "
-            "over all curves expects the most improvement"
+            f"sampler auto: the baseline, the middle of the space{middle} and a few Sobol points, then where a "
+            "Gaussian process over all curves expects the most improvement"
             + (" of the metrics together, weighed anew for each trial (ParEGO)" if where.weighs else "")
         )
     if search.pruner.name == "auto":

@@ -7,6 +7,9 @@ parameter that is not active in a configuration is at the middle of its axis, an
 A range with a law is centred by it: the law's value is the middle of the axis, what is below it one half and what is
 above it the other. A model sees how far a value is from the law, by logarithm, so that a best value which moves as the
 law says is always at the same place. A law beyond the range counts as its end, one that says nothing as its middle.
+
+No value gathers trials: near an end of the range, what is between the law and that end gets less than half of the axis,
+in proportion to its width, and nothing at the end itself; the axis is then that of a range without a law.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from hpo.trials import Value
 Array = NDArray[np.float64]
 
 _APART = math.sqrt(0.5)  # two choices without an order are as far apart as the ends of a range
+_DENSEST = 10.0  # times as many trials as without a law, at most, where a law lies near the end of a range
 
 
 class Axis(Protocol):
@@ -87,7 +91,10 @@ class _Real:
 
 
 class _Centred(_Real):
-    """A log range whose middle is what a law says of the rest of the configuration."""
+    """A log range whose middle is what a law says of the rest of the configuration.
+
+    By place in the range the axis is two straight lines that meet at the law: increasing, from end to end.
+    """
 
     def place(self, law: float) -> float:
         """Where in the range, 0 to 1, a law's value lies."""
@@ -96,22 +103,25 @@ class _Centred(_Real):
         return super().unit(law)
 
     def unit_at(self, value: Value, centre: float) -> float:
-        place = super().unit(value)
+        place, middle = super().unit(value), _middle(centre)
         if place <= centre:
-            return 0.5 * place / centre if place < centre else 0.5
-        return 0.5 + 0.5 * (place - centre) / (1 - centre)
+            return middle * place / centre if place < centre else middle
+        return middle + (1 - middle) * (place - centre) / (1 - centre)
 
     def value_at(self, unit: float, centre: float) -> Value:
-        return super().value(2 * unit * centre if unit <= 0.5 else centre + (2 * unit - 1) * (1 - centre))
+        middle = _middle(centre)
+        if unit <= middle:
+            return super().value(centre * unit / middle if unit < middle else centre)
+        return super().value(centre + (1 - centre) * (unit - middle) / (1 - middle))
 
-    def snap_at(self, units_N: Array, centres_N: Array) -> Array:
-        """A half that a law at the range's end leaves without values lies in the middle."""
-        empty = ((centres_N <= 0) & (units_N < 0.5)) | ((centres_N >= 1) & (units_N > 0.5))
-        return np.where(empty, 0.5, units_N)
+    def feature(self, value: Value, centre: float) -> float:
+        """How far a value is from the law."""
+        return 0.5 + super().unit(value) - centre
 
-    def features_at(self, units_N: Array, centres_N: Array) -> Array:
-        room = np.where(units_N <= 0.5, centres_N, 1 - centres_N)
-        return (0.5 + (2 * units_N - 1) * room)[:, None]
+
+def _middle(centre: float) -> float:
+    """Where on its axis the place of a law lies: in the middle, unless one side of it has next to no room."""
+    return min(max(0.5, 1 - _DENSEST * (1 - centre)), _DENSEST * centre)
 
 
 class _Ordered:
@@ -244,16 +254,20 @@ class Encoding:
             return axis.unit_at(values[parameter.name], axis.place(parameter.centre(values)))
         return axis.unit(values[parameter.name])
 
-    def _centres(self, units_NP: Array) -> dict[int, Array]:
-        """Of each axis with a law, where in its range the law lies, by configuration."""
+    def _from_laws(self, units_NP: Array) -> dict[int, Array]:
+        """Of each axis with a law, what a model sees of each configuration: (N,)."""
         if not self.is_centred:
             return {}
         configurations = [self.parameters(place) for place in units_NP]
-        return {
-            index: np.array([axis.place(parameter.centre(values)) for values in configurations])
-            for index, (axis, parameter) in enumerate(zip(self._axes, self._space.parameters, strict=True))
-            if isinstance(axis, _Centred) and parameter.centre is not None
-        }
+        found: dict[int, Array] = {}
+        for index, (axis, parameter) in enumerate(zip(self._axes, self._space.parameters, strict=True)):
+            if isinstance(axis, _Centred) and parameter.centre is not None:
+                found[index] = np.full(len(units_NP), 0.5)
+                for row, values in enumerate(configurations):
+                    if parameter.name in values:
+                        centre = axis.place(parameter.centre(values))
+                        found[index][row] = axis.feature(values[parameter.name], centre)
+        return found
 
     def snap(self, units_NP: Array) -> Array:
         """Places of configurations that can be: what is not active lies in the middle."""
@@ -261,22 +275,14 @@ class Encoding:
         for index, active in enumerate(self._active(snapped)):
             if active is not None:
                 snapped[~active, index] = 0.5
-        for index, centres in self._centres(snapped).items():
-            axis = self._axes[index]
-            assert isinstance(axis, _Centred)
-            snapped[:, index] = axis.snap_at(snapped[:, index], centres)
         return snapped
 
     def features(self, snapped_NP: Array) -> Array:
         """What a model sees of snapped places: (N, F)."""
         columns: list[Array] = []
-        centres = self._centres(snapped_NP)
+        centred = self._from_laws(snapped_NP)
         for index, active in enumerate(self._active(snapped_NP)):
-            axis = self._axes[index]
-            if isinstance(axis, _Centred):
-                part = axis.features_at(snapped_NP[:, index], centres[index])
-            else:
-                part = axis.features(snapped_NP[:, index])
+            part = centred[index][:, None] if index in centred else self._axes[index].features(snapped_NP[:, index])
             if active is not None:
                 part = np.column_stack([np.where(active[:, None], part, 0.5), active.astype(np.float64)])
             columns.append(part)

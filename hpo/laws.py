@@ -120,5 +120,4 @@ def caution(parameter: Parameter, dimension: FloatRange, said: float) -> str | N
     """What to say of a law whose value for the baseline lies outside the range."""
     if dimension.low <= said <= dimension.high:
         return None
-    end = dimension.low if said < dimension.low else dimension.high
-    return f"space.{parameter.name}: {parameter.law} says {said:.2g}, outside the range; the end {end:g} is taken"
+    return f"space.{parameter.name}: {parameter.law} says {said:.2g}, outside the range; there it centres nothing"

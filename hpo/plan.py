@@ -53,7 +53,9 @@ class Plan:
     def circumstances(self) -> Circumstances:
         written = ("search", "rungs") in self.sweep.places
         shared = self.sweep.storage is not None
-        return Circumstances("directory" in self.objective.accepts, shared, written, bool(self.sweep.tradeoff))
+        resumes, weighs = "directory" in self.objective.accepts, bool(self.sweep.tradeoff)
+        centred = tuple(parameter.name for parameter in self.space.parameters if parameter.law is not None)
+        return Circumstances(resumes, shared, written, weighs, centred)
 
     @property
     def reasons(self) -> list[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo.encoding import Encoding
+from hpo.encoding import Array, Encoding
 from hpo.errors import SweepError
 from hpo.observations import Observed
 from hpo.space import Choices, FloatRange, Parameter, Space
 from hpo.study import plan
 from hpo.suggesting import ModelBased
-from hpo.trials import Direction, Value
+from hpo.trials import Direction, Ending, Value
 
 SWEEP = """objective: models.language_modelling:train
 metric: {name: validation/loss, direction: minimize}
@@ -68,12 +68,81 @@ def test_the_middle_is_the_law_and_both_ends_of_the_range_are_reached() -> None:
             assert encoding.parameters(np.array([one, unit]))["rate"] == pytest.approx(rate)
 
 
+@pytest.mark.parametrize("said", [1e-6, 1e-4, 1.05e-4, 1.5e-4, 3e-3, 0.09, 0.0999, 1e-1, 1e2, math.nan])
+def test_no_value_gathers_trials_wherever_the_law_lies(said: float) -> None:
+    """Evenly drawn, a hundredth of the range at either end or at the law gets at most a tenth of the trials."""
+    encoding = Encoding(space(lambda values: said))
+    units = np.linspace(0, 1, 2001)
+    rates = np.array([encoding.parameters(np.array([0.5, unit]))["rate"] for unit in units], dtype=np.float64)
+    assert (np.diff(rates) > 0).all()
+    assert (rates[0], rates[-1]) == pytest.approx((1e-4, 1e-1))
+    decades = np.log10(rates)
+    for place in (-4.0, -1.0, math.log10(said) if 1e-4 < said < 1e-1 else -2.5):
+        assert (abs(decades - place) <= 0.01 * 3 / 2).mean() <= 0.1 + 2 / len(units)
+
+
+@pytest.mark.parametrize("said", [1e-6, 1e2])
+def test_a_law_beyond_the_range_leaves_the_axis_as_it_is_without_one(said: float) -> None:
+    with_law, without = Encoding(space(lambda values: said)), Encoding(Space((WIDTHS, Parameter("rate", RANGE))))
+    for place in np.random.default_rng(1).random((50, 2)):
+        one, other = with_law.parameters(place), without.parameters(place)
+        assert one["rate"] == pytest.approx(other["rate"])
+
+
 def test_what_is_as_far_from_the_law_looks_the_same_to_a_model() -> None:
     encoding = Encoding(space(falls))
     for share in (0.1, 1.0, 5.0):
         places = encoding.units_of([{"width": width, "rate": share * 0.3 / width} for width in (32, 64, 128)])
         seen = encoding.features(places)[:, -1]
         assert seen.tolist() == pytest.approx([0.5 + math.log(share) / math.log(1000)] * 3)
+
+
+class Lawless(Encoding):
+    """A space as a cube as it was before there were laws (hpo/encoding.py at d841642): only `unit`, `value`, `features`."""
+
+    def units(self, parameters: Mapping[str, Value]) -> Array:
+        pairs = zip(self._axes, self._space.parameters, strict=True)
+        return np.array([axis.unit(parameters[one.name]) if one.name in parameters else 0.5 for axis, one in pairs])
+
+    def parameters(self, units_P: Array) -> dict[str, Value]:  # noqa: N803
+        return self._space.fill(lambda one: self._axes[self._place[one.name]].value(units_P[self._place[one.name]]))
+
+    def features(self, snapped_NP: Array) -> Array:  # noqa: N803
+        columns: list[Array] = []
+        for index, active in enumerate(self._active(snapped_NP)):
+            part = self._axes[index].features(snapped_NP[:, index])
+            if active is not None:
+                part = np.column_stack([np.where(active[:, None], part, 0.5), active.astype(np.float64)])
+            columns.append(part)
+        return np.column_stack(columns)
+
+
+def suggestions(space: Space) -> list[dict[str, Value]]:
+    """What a search of twelve trials asks for, four of them without a model."""
+    suggester, observed = ModelBased(space, Direction.MINIMIZE, 3), Observed(Direction.MINIMIZE)
+    found = []
+    for number in range(12):
+        found.append(suggester.suggest(number, observed, lambda values: True))
+        observed.began(number, found[-1])
+        loss = abs(math.log10(float(str(found[-1]["rate"]))) + 2.2) + (found[-1]["kind"] == "sgd")
+        for progress in (100, 300, 900)[: 1 + number % 3]:
+            observed.measured(number, progress, loss + 10 / progress, 900)
+        observed.ended(
+            number, Ending.COMPLETE if number % 3 == 2 else Ending.STOPPED, loss if number % 3 == 2 else None
+        )
+    return found
+
+
+def test_without_a_law_every_suggestion_is_what_it_was_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    momentum = Parameter("momentum", FloatRange(1e-3, 1.0, log=True), {"kind": ("sgd",)})
+    lawless = Space((Parameter("kind", Choices(("adamw", "sgd"))), momentum, WIDTHS, Parameter("rate", RANGE)))
+    now = suggestions(lawless)
+    monkeypatch.setattr("hpo.encoding.Encoding", Lawless)
+    assert now == suggestions(lawless)
+    low, span = math.log(1e-4), math.log(1e-1) - math.log(1e-4)
+    for unit in (0.0, 0.1, 1 / 3, 0.5, 0.77, 1.0):
+        rate = Encoding(lawless).parameters(np.array([0.0, 0.5, 0.5, unit]))["rate"]
+        assert rate == min(max(math.exp(low + unit * span), 1e-4), 1e-1)
 
 
 def test_the_first_suggestion_is_what_the_law_says() -> None:
@@ -110,5 +179,12 @@ def test_each_mistake_with_a_law_is_one_line_with_its_place(change: tuple[str, s
 
 def test_a_law_outside_the_range_is_a_caution() -> None:
     planned = plan(SWEEP.replace("high: 1e-1", "high: 1e-2"), Path("sweep.yaml"))
-    assert any("step law says" in text and "the end 0.01 is taken" in text for text in planned.warnings)
+    assert any("step law says" in text and "there it centres nothing" in text for text in planned.warnings)
     assert plan(SWEEP, Path("sweep.yaml")).warnings == ()
+
+
+def test_what_auto_stands_for_names_the_settings_with_a_law() -> None:
+    sampler = plan(SWEEP, Path("sweep.yaml")).reasons[0]
+    assert "the middle of the space (what the laws of learning_rate and weight_decay say)" in sampler
+    plain = SWEEP.replace(", law: step law", "").replace(", law: adamw timescale", "")
+    assert "laws" not in plan(plain, Path("sweep.yaml")).reasons[0]

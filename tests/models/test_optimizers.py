@@ -52,6 +52,22 @@ def test_biases_and_gains_do_not_decay() -> None:
         assert group["weight_decay"] == (0.3 if group["params"][0].ndim >= 2 else 0.0)
 
 
+def test_adamw_multiplies_what_has_no_gradient_by_1_less_rate_times_decay() -> None:
+    """As models.laws has it: by the rate of the step and not by the decay alone (Loshchilov & Hutter 2019)."""
+    model = gpt2()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    built = optimizers.build(Training(learning_rate=0.02, weight_decay=0.3), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for rate in (0.02, 0.05):  # the loop sets the rate before each step
+        for group in built.param_groups:
+            group["lr"] = rate
+        built.step()
+    for name, parameter in model.named_parameters():
+        factor = (1 - 0.02 * 0.3) * (1 - 0.05 * 0.3) if parameter.ndim >= 2 else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * factor, rtol=1e-6, atol=0)
+
+
 def test_frozen_blocks_and_embeddings_are_not_trained() -> None:
     model = adapters.tuned(gpt2(), Training(freeze_layers=2))  # type: ignore[arg-type]
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
