@@ -66,9 +66,8 @@ OURS = (
     Entrant("one rung, top 4", Strategy("random"), Strategy("best of rung", {"keep": KEEP}), THIRDS, _affordable),
 )
 WITHOUT_CURVES = ("hpo auto", "optuna default", "random")
-PEER_REPEATS = {"neps hyperband": 20, "neps priorband": 20}
-PEERS_ONE_SLOT = ("neps hyperband", "neps priorband")
-LEFT_OUT = ("syne-tune asha cqr", "syne-tune asha bore")  # 5 to 26 s a search: `slow` runs them on a few tables
+PEERS_ONE_SLOT = ("neps hyperband", "neps priorband", "syne-tune asha cqr", "syne-tune asha bore")
+SLOW = ("syne-tune asha cqr", "syne-tune asha bore")  # 4 to 26 s a search: only where `--only` names them
 
 
 def _peers() -> dict[str, Any]:
@@ -142,7 +141,7 @@ def jobs(found: dict[str, Table], peers: Sequence[str]) -> Iterator[tuple[str, s
         yield from ((name, own, slots) for name in (*others, *lora) for own in WITHOUT_CURVES)
     for slots in (4, 16):
         yield from ((name, own, slots) for name in with_curves for own in (*ours, *fast))
-    yield from ((name, own, 1) for name in with_curves for own in PEERS_ONE_SLOT)
+    yield from ((name, own, 1) for name in with_curves for own in peers if own in PEERS_ONE_SLOT)
 
 
 def once(surfaces: str, job: tuple[str, str, int], repeats: int) -> dict[str, Any]:
@@ -152,7 +151,7 @@ def once(surfaces: str, job: tuple[str, str, int], repeats: int) -> dict[str, An
         _TABLES.update(tables(Path(surfaces)))
     table = _TABLES[table_name]
     began = time.process_time()
-    terms = Terms(PEER_REPEATS.get(entrant_name, repeats), slots, BUDGET)
+    terms = Terms(repeats, slots, BUDGET)
     (result,) = compete(table, [entrant(entrant_name)], terms)
     columns = [result.regrets(spent) for spent in GRID]
     return {
@@ -176,7 +175,7 @@ def _short(value: float) -> float | None:
 
 def run(raw: Path, surfaces: Path, repeats: int, workers: int, only: str) -> None:
     found = tables(surfaces)
-    peers = [name for name in _peers() if name not in LEFT_OUT]
+    peers = [name for name in _peers() if name not in SLOW or (only and only in name)]
     done = {(line["table"], line["strategy"], line["slots"]) for line in _lines(raw)}
     todo = [job for job in dict.fromkeys(jobs(found, peers)) if job not in done and only in job[1]]
     began = time.monotonic()
@@ -227,8 +226,8 @@ def report(raw: Path, surfaces: Path) -> None:
     for slots in (1, 4, 16):
         print(f"\n### {slots} slot{'s' if slots > 1 else ''}, tables with curves\n")
         print(with_curves(cells, found, slots))
-    print("\n### Tables without curves\n")
-    print(without_curves(cells, found))
+    print("\n### Tables without curves, one slot\n")
+    print(without_curves(cells, found, 1))
     print("\n### Against each other strategy\n")
     print(against(cells))
     plots(cells, found)
@@ -308,23 +307,20 @@ def with_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]
     return "\n".join(rows)
 
 
-def without_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]) -> str:
-    rows = ["| table | slots | hpo auto at 10 | at 20 | optuna default at 10 | at 20 | random at 20 | cost ratio |",
-            "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+def without_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table], slots: int) -> str:
+    rows = ["| table | hpo auto at 10 | at 20 | optuna default at 10 | at 20 | random at 20 | cost ratio |",
+            "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, table in found.items():
-        if curved(table):
+        parts = [cells.get((name, strategy, slots)) for strategy in WITHOUT_CURVES]
+        if curved(table) or any(part is None for part in parts):
             continue
-        for slots in (1, 4, 16):
-            parts = [cells.get((name, strategy, slots)) for strategy in WITHOUT_CURVES]
-            if any(part is None for part in parts):
-                continue
-            ours, theirs, chance = (part for part in parts if part is not None)
-            ratio = ours.cost_to_reach(theirs.median(BUDGET)) / BUDGET
-            rows.append(
-                f"| {name}, {kind(name)} | {slots} | {_figure(ours.median(10))} | **{_figure(ours.median(20))}** | "
-                f"{_figure(theirs.median(10))} | {_figure(theirs.median(20))} | {_figure(chance.median(20))} | "
-                f"{_ratio(ratio)} |"
-            )
+        ours, theirs, chance = (part for part in parts if part is not None)
+        ratio = ours.cost_to_reach(theirs.median(BUDGET)) / BUDGET
+        rows.append(
+            f"| {name}, {kind(name)} | {_figure(ours.median(10))} | **{_figure(ours.median(20))}** | "
+            f"{_figure(theirs.median(10))} | {_figure(theirs.median(20))} | {_figure(chance.median(20))} | "
+            f"{_ratio(ratio)} |"
+        )
     return "\n".join(rows)
 
 
