@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,27 @@ def test_its_trade_off_finds_a_front(tmp_path: Path) -> None:
     assert len(study["front"]) >= 1
     sizes = {trial["params"]["model.width"]: trial["metrics"]["model/parameters"] for trial in study["trials"]}
     assert sorted(sizes, key=sizes.__getitem__) == sorted(sizes)
+
+
+def test_its_laws_say_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "centred.yaml").write_text(block("laws: centred.yaml"))
+    command = [HPO, "check", "--no-data", "centred.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    said = re.search(r"```\n(step law: .*?)```", README, re.DOTALL)
+    assert said
+    assert " ".join(said[1].split()) in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", ["hpo", "models"])
+def test_its_layers_are_those_that_are_checked(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one.get("containers") == [package])
+    shown = re.search(rf"^{package}/ +(.*\n(?: +> .*\n)*)", README, re.MULTILINE)
+    assert shown
+    levels = re.sub(r"\([^)]*\)", "", shown[1]).split(">")
+    assert [{name.strip() for name in one.split("|")} for one in levels] == [
+        {name.strip() for name in one.split("|")} for one in layers
+    ]
 
 
 def test_its_smallest_sweep_is_in_order(tmp_path: Path) -> None:
