@@ -181,11 +181,8 @@ class Ladder:
         return bisect.bisect_right(self._sorted[level], (cut + _SPARED * noise, math.inf))
 
 
-class SuccessiveHalving(Lasting):
-    """At each rung the best 1/`reduction_factor` of the trials that have reached it go on, the others are stopped.
-
-    Asynchronous: a trial is judged when it arrives, against those that arrived before it (ASHA's stopping form; Li et
-    al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, section 3). Nothing is taken back.
+class _Halving:
+    """Trials on a ladder, of which at each rung one in so many goes on.
 
     Args:
         direction: of the metric.
@@ -203,6 +200,14 @@ class SuccessiveHalving(Lasting):
 
     def recall(self, look: Look) -> None:
         self._ladder.place(look)
+
+
+class SuccessiveHalving(_Halving, Lasting):
+    """At each rung the best 1/`reduction_factor` of the trials that have reached it go on, the others are stopped.
+
+    Asynchronous: a trial is judged when it arrives, against those that arrived before it (ASHA's stopping form; Li et
+    al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, section 3). Nothing is taken back.
+    """
 
     def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
         level = self._ladder.place(look)
@@ -216,31 +221,20 @@ class SuccessiveHalving(Lasting):
         return Outcome(Ending.STOPPED, f"place {better + 1} of {size} at {look.progress:,}; the best {places} go on")
 
 
-class PausingHalving:
+class PausingHalving(_Halving):
     """Successive halving that takes back: a trial below the cut waits, and goes on once it is above it.
 
     The promoting form of ASHA (Li et al., MLSys 2020, algorithm 2), with two differences. A trial that is above the cut
     as it arrives goes on at once, which spares it a restart. And when no further trial will be begun, the best of those
     that wait are trained on (the flush): as many of each rung as the cut allows, rounded up, so that
     whoever leads a rung leaves it. ASHA without it missed the best of 64 in a quarter of noise-free searches.
-
-    Args:
-        direction: of the metric.
-        rungs: as the sweep has them.
-        reduction_factor: of the trials on a rung, one in so many goes on.
-        noise: standard deviation of the metric between trainings of one configuration; see `Ladder.spared`.
     """
 
     def __init__(
         self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float = 0.0
     ) -> None:
-        self._factor = checked(reduction_factor)
-        self._noise = deviation(noise)
-        self._ladder = Ladder(direction, reduction_factor, rungs)
+        super().__init__(direction, rungs, reduction_factor, noise)
         self._waiting: dict[int, Level] = {}
-
-    def recall(self, look: Look) -> None:
-        self._ladder.place(look)
 
     def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
         level = self._ladder.place(look)
