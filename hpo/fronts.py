@@ -58,7 +58,7 @@ class FrontHalving(PausingHalving):
     """
 
     def __init__(self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3) -> None:
-        super().__init__(direction, rungs, reduction_factor)
+        super().__init__(direction, rungs, reduction_factor, noise=0.0)  # one metric's noise says nothing of a front
         self._fronts = self._ladder = FrontLadder(direction, reduction_factor, rungs)
 
     def _places(self, level: Level, *, last: bool) -> int:

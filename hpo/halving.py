@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,8 @@ class Look:
         value: of the metric; finite.
         length: progress at which the trial is complete, where its objective says so.
         point: of a trade-off, its values in all metrics, smaller is better.
+        repeats: the trial whose configuration this one has once more, with another seed; None: it has one of its own.
+            There is at most one such configuration in a study.
     """
 
     number: int
@@ -35,6 +38,7 @@ class Look:
     value: float
     length: int | None = None
     point: Point = ()
+    repeats: int | None = None
 
     @property
     def final(self) -> bool:
@@ -109,7 +113,8 @@ class Ladder:
     """Who has reached which rung with which value.
 
     A trial is on a rung with its first measurement at or after it. Where nobody said which rungs there are, a trial's
-    first measurement is one, and each that is `reduction_factor` times as far as the last: every epoch is not.
+    first measurement is one, and each that is `reduction_factor` times as far as the last: every epoch is not. A rung
+    compares configurations: of one that is repeated the first training counts, and all of them tell its noise.
 
     Args:
         direction: of the metric.
@@ -125,9 +130,14 @@ class Ladder:
         self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
         self._sorted: dict[Level, list[tuple[float, int]]] = {}  # the same, the best first: thousands are compared with
         self._reached: dict[int, int] = {}
+        self._repeated: int | None = None
+        self._again: dict[Level, dict[int, float]] = {}  # values of its repeats
 
     def place(self, look: Look) -> Level | None:
-        """Put a trial on the rung that it has reached; None where it has reached none since its last measurement."""
+        """Put a trial on the rung that it has reached; None where it has reached none since its last measurement.
+
+        A repeat is put on none.
+        """
         before = self._reached.get(look.number, 0)
         level = (look.length or 0, look.progress)
         if look.progress > before:
@@ -136,12 +146,16 @@ class Ladder:
                 return None
         elif self.highest.get(look.number) != level:
             return None
+        self.highest[look.number] = level
+        if look.repeats is not None:
+            self._repeated = look.repeats
+            self._again.setdefault(level, {})[look.number] = look.value
+            return None
         rung, order = self.rungs.setdefault(level, {}), self._sorted.setdefault(level, [])
         if look.number in rung:
             del order[bisect.bisect_left(order, (rung[look.number], look.number))]
         rung[look.number] = self._sign * look.value
         bisect.insort(order, (rung[look.number], look.number))
-        self.highest[look.number] = level
         return level
 
     def _crossed(self, look: Look, before: int) -> bool:
@@ -166,6 +180,17 @@ class Ladder:
         """Of some trials, the last on the rung."""
         return next(number for number in reversed(list(self.order(level))) if number in numbers)
 
+    def noise(self, level: Level) -> float:
+        """Standard deviation on the rung between trainings of the repeated configuration; 0 before two are there.
+
+        Unbiased in its square (n - 1). Two or three say it roughly: of three, the true one is with 95% between 0.5
+        and 6.3 times as large (chi-square with two degrees of freedom).
+        """
+        values = list(self._again.get(level, {}).values())
+        if self._repeated is not None and self._repeated in self.rungs.get(level, {}):
+            values.append(self._sign * self.rungs[level][self._repeated])
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
     def spared(self, level: Level, places: int, noise: float) -> int:
         """How many on the rung are above the cut, or so little below it that noise alone may have put them there.
 
@@ -188,18 +213,24 @@ class _Halving:
         direction: of the metric.
         rungs: as the sweep has them.
         reduction_factor: of the trials on a rung, one in so many goes on.
-        noise: standard deviation of the metric between trainings of one configuration; see `Ladder.spared`.
+        noise: standard deviation of the metric between trainings of one configuration; see `Ladder.spared`. None: that
+            which repeats of one measured on the rung (`Ladder.noise`).
     """
 
     def __init__(
-        self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float = 0.0
+        self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float | None = None
     ) -> None:
         self._factor = checked(reduction_factor)
-        self._noise = deviation(noise)
+        self._noise = None if noise is None else deviation(noise)
         self._ladder = Ladder(direction, reduction_factor, rungs)
 
     def recall(self, look: Look) -> None:
         self._ladder.place(look)
+
+    def _spared(self, level: Level, places: int) -> int:
+        """The places of a rung, with those that noise alone may have put below the cut."""
+        noise = self._ladder.noise(level) if self._noise is None else self._noise
+        return self._ladder.spared(level, places, noise)
 
 
 class SuccessiveHalving(_Halving, Lasting):
@@ -214,7 +245,7 @@ class SuccessiveHalving(_Halving, Lasting):
         if level is None:
             return None
         size = len(self._ladder.rungs[level])
-        places = self._ladder.spared(level, max(1, size // self._factor), self._noise)
+        places = self._spared(level, max(1, size // self._factor))
         better = self._ladder.better(look.number, level)
         if better < places:
             return None
@@ -231,7 +262,7 @@ class PausingHalving(_Halving):
     """
 
     def __init__(
-        self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float = 0.0
+        self, direction: Direction, rungs: Sequence[Rung] = (), reduction_factor: int = 3, noise: float | None = None
     ) -> None:
         super().__init__(direction, rungs, reduction_factor, noise)
         self._waiting: dict[int, Level] = {}
@@ -266,7 +297,7 @@ class PausingHalving(_Halving):
 
     def _places(self, level: Level, *, last: bool) -> int:
         size = len(self._ladder.rungs[level])
-        return self._ladder.spared(level, -(-size // self._factor) if last else size // self._factor, self._noise)
+        return self._spared(level, -(-size // self._factor) if last else size // self._factor)
 
     def least(self) -> int | None:
         """On the lowest rung, the last."""

@@ -246,7 +246,8 @@ class TrialRecord:
     """One trial as the journal tells it. `ending` is None while it runs or waits to be resumed.
 
     Of a shared study, `place` is the study folder of the coordinator that ran it last. `set_back` says that it waits
-    to be begun again after something happened to it; `paused`, why a rule set it aside, while it is.
+    to be begun again after something happened to it; `paused`, why a rule set it aside, while it is. `repeat` says that
+    it is trial 0's configuration once more, with another seed (`search.seeds`): it is no rival of the others.
     """
 
     number: int
@@ -273,6 +274,7 @@ class TrialRecord:
     place: str = ""
     set_back: bool = False
     paused: str = ""
+    repeat: bool = False
 
     @property
     def progress(self) -> int:
@@ -339,6 +341,7 @@ class History:
                     started_at=line["at"],
                     slot=line["slot"],
                     place=line.get("place", ""),
+                    repeat=0 in self.trials and line["seed"] != self.trials[0].seed,  # all others have the study's
                 )
             case "measured":
                 trial = self.trials[number]

@@ -28,6 +28,7 @@ class Seen:
         value: of a complete trial.
         place: in the order in which trials began, those of a warm start first.
         waits: whether the stopping rule has set it aside.
+        repeat: whether it is an earlier trial's configuration once more, with another seed: it tells of no new place.
     """
 
     parameters: Mapping[str, Value]
@@ -38,6 +39,7 @@ class Seen:
     place: int = 0
     waits: bool = False
     points: list[Point] = field(default_factory=list)
+    repeat: bool = False
 
     @property
     def is_bad(self) -> bool:
@@ -91,10 +93,10 @@ class Observed:
                 self.useful += 1
                 self._rank(lesson)
 
-    def began(self, number: int, parameters: Mapping[str, Value]) -> None:
-        seen = self._own[number] = self._running[number] = Seen(parameters, place=len(self.trials))
+    def began(self, number: int, parameters: Mapping[str, Value], *, repeat: bool = False) -> None:
+        seen = self._own[number] = self._running[number] = Seen(parameters, place=len(self.trials), repeat=repeat)
         self.trials.append(seen)
-        self.useful += 1
+        self.useful += not repeat
 
     def measured(
         self, number: int, progress: int, value: float, length: int | None, point: Point | None = None
@@ -119,7 +121,7 @@ class Observed:
         seen = self._running.pop(number)
         seen.ending, seen.value = ending, value
         if seen.says_nothing:
-            self.useful -= 1
+            self.useful -= not seen.repeat
         else:
             self._rank(seen)
 

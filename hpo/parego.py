@@ -33,7 +33,7 @@ def scalarized(observed: Observed, levels: Sequence[float], seed: int, number: i
     weighting: Point = ()
     told = Observed(Direction.MINIMIZE)
     for place, (seen, found) in enumerate(zip(observed.trials, at, strict=True)):
-        told.began(place, seen.parameters)
+        told.began(place, seen.parameters, repeat=seen.repeat)
         value = None
         for (progress, _), point, level in zip(seen.curve, seen.points, found, strict=True):
             weighting = weighting or weights(len(point), seed, number)

@@ -21,6 +21,7 @@ from hpo.avoidance import Avoiding, expectation
 from hpo.distributions import distribution, same, suggest
 from hpo.errors import SweepError
 from hpo.folder import StudyFolder
+from hpo.given import GivenTrials
 from hpo.halving import Look
 from hpo.journal import History, TrialRecord
 from hpo.notices import named, quiet
@@ -51,7 +52,6 @@ from hpo.trials import (
     Value,
     Verdict,
 )
-from hpo.unbiased import Unbiased
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -125,7 +125,7 @@ class Study:
     def __init__(self, question: Question, folder: StudyFolder | None, history: History, first_rung: int) -> None:
         self._question, self._folder, self._first_rung = question, folder, first_rung
         self._metric, self._tradeoff = question.metric, question.tradeoff
-        self._unbiased = Unbiased(question.search.unbiased, question.search.seed)
+        self._given = GivenTrials(question.search, question.space, question.known)
         self._sampler = question.search.sampler
         lessons = [] if folder is None else [one for source in warming.read(folder.warm) for one in source.lessons]
         self._lessons = [_lesson(lesson) for lesson in lessons]
@@ -133,8 +133,6 @@ class Study:
             self._sampler, question.space, self._metric.direction, question.search.seed, weighs=bool(self._tradeoff)
         )
         self._begin(history)
-        grid = question.space.grid() if self._sampler.name == "grid" else None
-        self._grid = None if grid is None else [values for values in grid if values not in question.known]
         with quiet():
             dimensions = {parameter.name: distribution(parameter.dimension) for parameter in question.space.parameters}
             self._prior = Prior(lessons, dimensions, self._metric.direction)
@@ -206,29 +204,29 @@ class Study:
     @property
     def size(self) -> float:
         """Trials there are to run at most: a grid ends, everything else does not."""
-        return math.inf if self._grid is None else len(self._question.known) + len(self._grid)
+        return self._given.size
 
     def ask(self) -> Assignment:
-        """The next trial: the baseline, the known configurations, then what the sampler suggests."""
+        """The next trial: what is given (`hpo.given`), then what the sampler suggests."""
         number = self._asked
         with quiet(), named(f"the sampler {self._sampler}"):
             parameters = self._asked_of_optuna(number) if self._suggester is None else self._suggested(number)
         self._asked += 1
         self._curves[number] = []
-        self._observed.began(number, parameters)
+        self._observed.began(number, parameters, repeat=number in self._given.repeats)
         return Assignment(
             number=number,
             parameters=parameters,
             settings=self._question.settings(parameters),
-            seed=self._question.search.seed,
+            seed=self._given.seed(number),
             rungs=self._question.rungs,
-            protected=(number == 0 and bool(self._question.known)) or self._unbiased.takes(number),
+            protected=self._given.protected(number),
         )
 
     def _suggested(self, number: int) -> dict[str, Value]:
         """By our own sampler. Optuna's store gets it whole, as of a trial that was asked for elsewhere."""
         assert self._suggester is not None
-        parameters = self._known(number)
+        parameters = self._given.parameters(number)
         if parameters is None:
             parameters = self._suggester.suggest(number, self._observed, self._expectation())
         self._live[number] = self._add_to_optuna(parameters)
@@ -251,21 +249,12 @@ class Study:
             return self._prior.shown_to(sampler, strategy)
 
         self._study.sampler = Avoiding(make) if self._has_overflown else make(0)
-        if (known := self._known(number)) is not None:
+        if (known := self._given.parameters(number)) is not None:
             self._study.enqueue_trial(dict(known))
         trial = self._study.ask()
         assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
         self._live[number] = trial
         return self._question.space.fill(lambda parameter: suggest(trial, parameter))
-
-    def _known(self, number: int) -> Mapping[str, Value] | None:
-        """What a trial is without being suggested; those drawn at random put off the others."""
-        if self._unbiased.takes(number):
-            return self._unbiased.draw(self._question.space, number)
-        known, place = self._question.known, number - self._unbiased.before(number)
-        if place < len(known):
-            return known[place]
-        return None if self._grid is None else self._grid[place - len(known)]
 
     def revive(self, *, last: bool) -> int | None:
         """A trial that the stopping rule set aside and takes up again."""
@@ -327,7 +316,8 @@ class Study:
     def _look(self, number: int, curve: Sequence[Measured], length: int | None) -> Look:
         """The last measurement of a curve as a rule sees it."""
         value = self._so_far(curve, curve[-1].metrics.get(self._metric.name, math.nan))
-        return Look(number, curve[-1].progress, value, length, self._tradeoff.point(curve) or ())
+        point = self._tradeoff.point(curve) or ()
+        return Look(number, curve[-1].progress, value, length, point, self._given.repeated(number))
 
     def _so_far(self, curve: Sequence[Measured], value: float) -> float:
         """What a trial that ended with this measurement would have for its value."""
@@ -371,7 +361,7 @@ class Study:
         with quiet():
             self._live[number] = self._add_to_optuna(assignment.parameters)
         self._curves[number] = []
-        self._observed.began(number, assignment.parameters)
+        self._observed.began(number, assignment.parameters, repeat=number in self._given.repeats)
         self._asked = number + 1
 
     def _add_to_optuna(self, parameters: Mapping[str, Value]) -> Trial:
@@ -402,7 +392,7 @@ class Study:
 
     def _replay(self, record: TrialRecord, trial: Trial | None, frozen: FrozenTrial) -> None:
         name = self._metric.name
-        self._observed.began(record.number, record.parameters)
+        self._observed.began(record.number, record.parameters, repeat=record.repeat)
         for count, measurement in enumerate(record.measurements, start=1):
             value = measurement.metrics.get(name, math.nan)
             curve = record.measurements[:count]

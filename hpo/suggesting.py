@@ -196,6 +196,7 @@ class _Model:
         self.encoding = encoding
         self.places_NP = encoding.units_of([trial.parameters for trial in seen])
         self._features_NF = encoding.features(self.places_NP)
+        self._own_N = np.array([not trial.repeat for trial in seen])
         table = _Table.of(seen, sign)
         levels = np.array(table.level, dtype=np.int64)
         self._surrogate = Surrogate(
@@ -219,7 +220,8 @@ class _Model:
         """Places of the best trials."""
         import numpy as np
 
-        leading: Array = self.places_NP[np.argsort(self._mean_N, kind="stable")[:_LEADERS]]
+        order = np.argsort(self._mean_N, kind="stable")
+        leading: Array = self.places_NP[order[self._own_N[order]][:_LEADERS]]
         return leading
 
     def gain(self, places_MP: Array) -> Array:
@@ -275,16 +277,21 @@ def expected_improvement(mean_M: Array, spread_M: Array, best: float) -> Array:
 
 @dataclass(frozen=True)
 class _Table:
-    """Measurements as columns: which trial, at what share of it, on which level, what value (smaller is better)."""
+    """Measurements as columns: which trial, at what share of it, on which level, what value (smaller is better).
+
+    `repeats` are the trials that tell of no new place: what a level is like, and whether enough have come to it, is
+    decided without them. Three seeds of one configuration have the spread of noise, and not that of the space.
+    """
 
     trial: list[int]
     share: list[float]
     level: list[int]
     value: list[float]
+    repeats: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, seen: Sequence[Seen], sign: float) -> _Table:
-        table = cls([], [], [], [])
+        table = cls([], [], [], [], frozenset(index for index, trial in enumerate(seen) if trial.repeat))
         whole = max((trial.curve[-1][0] for trial in seen if trial.curve), default=1)
         bad: list[int] = []
         for index, trial in enumerate(seen):
@@ -331,7 +338,8 @@ class _Table:
 
     def target(self) -> tuple[float, int]:
         """The level to find the best of: the end, or as far as enough trials have come."""
-        counts = [self.level.count(level) for level in range(len(_LEVELS))]
+        own = [level for trial, level in zip(self.trial, self.level, strict=True) if trial not in self.repeats]
+        counts = [own.count(level) for level in range(len(_LEVELS))]
         level = next((one for one in reversed(range(len(_LEVELS))) if counts[one] >= _ENOUGH), None)
         if level is None:
             level = max(range(len(_LEVELS)), key=lambda one: (counts[one], one))
@@ -348,10 +356,12 @@ def standardized(table: _Table) -> Array:
     import numpy as np
 
     value, level = np.array(table.value), np.array(table.level)
+    own = np.array([trial not in table.repeats for trial in table.trial])
     centred = np.empty_like(value)
     spreads: dict[int, float] = {}
     for one in np.unique(level):
-        here = value[level == one][:_FIRST]
+        here = value[(level == one) & own][:_FIRST]
+        here = here if len(here) else value[level == one]
         centred[level == one] = value[level == one] - np.median(here)
         spread = float(np.median(here) - np.quantile(here, 0.1))
         if len(here) >= _ENOUGH and spread > 0:

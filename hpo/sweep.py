@@ -77,7 +77,8 @@ class Search:
     """How to search. `trials` counts every trial that ended, the baseline included.
 
     What `auto` stands for is decided in `hpo.defaults`, and so are rungs that are not given. `unbiased` is the share of
-    trials that are drawn at random and never stopped (`hpo.unbiased`).
+    trials that are drawn at random and never stopped (`hpo.unbiased`); `seeds`, with how many the baseline is trained
+    (`hpo.given`).
     """
 
     trials: int = 20
@@ -87,6 +88,7 @@ class Search:
     seed: int = 0
     rungs: tuple[Rung, ...] = ()
     unbiased: float = 0.0
+    seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,19 +346,29 @@ class _Reader(Document):
 
     def search(self) -> Search:
         path: Path_ = ("search",)
-        values = self.known(
-            path, self.tree.get("search"), ("sampler", "pruner", "trials", "time_limit", "seed", "rungs", "unbiased")
-        )
+        keys = ("sampler", "pruner", "trials", "time_limit", "seed", "rungs", "unbiased", "seeds")
+        values = self.known(path, self.tree.get("search"), keys)
         default = Search()
+        trials = self.trials(path, values, default.trials)
         return Search(
-            trials=self.trials(path, values, default.trials),
+            trials=trials,
             sampler=self.strategy((*path, "sampler"), values.get("sampler"), SAMPLERS, default.sampler),
             pruner=self.strategy((*path, "pruner"), values.get("pruner"), PRUNERS, default.pruner),
             time_limit_seconds=self.seconds((*path, "time_limit"), values.get("time_limit")),
             seed=self.whole(path, values, "seed", default.seed, 0),
             rungs=self.rungs((*path, "rungs"), values.get("rungs", [])),
             unbiased=self.unbiased((*path, "unbiased"), values),
+            seeds=self.seeds(path, values, trials),
         )
+
+    def seeds(self, path: Path_, values: Mapping[str, Any], trials: int) -> int:
+        seeds = int(self.whole(path, values, "seeds", 1, 1))
+        if seeds > trials:
+            self.wrong((*path, "seeds"), f"requires no more than there are trials ({trials}), got {seeds}.")
+        elif seeds > 1 and not {"baseline", "start_with"} & self.tree.keys():
+            rule = "requires a known configuration to train with several seeds, and there is none. Add `baseline:`."
+            self.wrong((*path, "seeds"), rule)
+        return seeds
 
     def unbiased(self, path: Path_, values: Mapping[str, Any]) -> float:
         share = values.get("unbiased", 0.0)
