@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from hpo import tradeoffs
+from hpo import repeats, tradeoffs
 from hpo.promote import Promotion
 from hpo.report import gain
 from hpo.summary import Summary
@@ -73,6 +73,8 @@ def report(summary: Summary, promotions: Sequence[Promotion]) -> str:
     ]  # fmt: skip
     if (sentence := gain(summary)) is not None:
         lines += [f"**{sentence}**", ""]
+    if said := repeats.sentences(summary):
+        lines += [" ".join(said), ""]
     if summary.front:
         found = ", ".join(str(trial.number) for trial in summary.front)
         lines += ["## The front", "", f"Trials {found}. {tradeoffs.sentence(summary)}", ""]

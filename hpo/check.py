@@ -12,6 +12,8 @@ from rich.text import Text
 from hpo import laws
 from hpo.errors import Stopped, UserError
 from hpo.forecast import Forecast, Interval, Simulation, peak_memory
+from hpo.given import GivenTrials
+from hpo.halving import RULES
 from hpo.launch.devices import cores, gpus, layout
 from hpo.plan import Plan
 from hpo.probe import Findings, Probed, probing
@@ -38,18 +40,19 @@ def sweep_view(plan: Plan) -> RenderableType:
     fixed.add_column("value")
     for name, value in plan.fixed.items():
         fixed.add_row(name, number(value))
-    size = plan.space.grid() if search.sampler.name == "grid" else None
-    count = search.trials if size is None else min(search.trials, sum(1 for _ in size) + len(plan.known))
+    count = int(min(search.trials, GivenTrials(search, plan.space, plan.known).size))
     lines = [
         f"{sweep.metric.direction} {sweep.metric.name} of {plan.objective.name}"
         + "".join(f", against {one.name} ({one.direction})" for one in sweep.tradeoff.others),
-        f"{count} trials: {_first(len(plan.known) - 1)}, then {search.sampler}",
+        f"{count} trials: {_first(len(plan.known) - 1, search.seeds)}, then {search.sampler}",
         f"stopping: {search.pruner} at {_rungs(plan)}",
         *plan.reasons,
         str(layout(sweep.launch, gpus(), cores())) + f"; seed {search.seed}",
     ]
     if search.unbiased:
         lines.append(f"a share of {search.unbiased:g} of the trials: drawn at random, and never stopped")
+    if search.seeds > 1:
+        lines.append(_seeds(plan))
     if search.time_limit_seconds:
         lines.append(f"at most {duration(search.time_limit_seconds)}")
     lines.append(f"tracking: {words.plan(sweep.mlflow, sweep.wandb, sweep.path.stem)}")
@@ -108,8 +111,21 @@ def _cell(column: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _first(known: int) -> str:
-    return "the baseline" + (f", {known} known configuration{'s' if known > 1 else ''}" if known else "")
+def _seeds(plan: Plan) -> str:
+    """What the trainings of the baseline with several seeds are for."""
+    search = plan.search
+    first = f"seeds {search.seed} to {search.seed + search.seeds - 1} of the baseline, never stopped: "
+    measured = "noise" in RULES.get(search.pruner.name, (None, ()))[1] and "noise" not in search.pruner.options
+    if measured and not plan.tradeoff:
+        return (
+            f"{first}how far they differ at a rung is the noise of {search.pruner.name}, and at the end of the result"
+        )
+    return f"{first}how far they differ at the end is the noise of the result; no trial is spared for it"
+
+
+def _first(known: int, seeds: int) -> str:
+    baseline = "the baseline" + (f" with {seeds} seeds" if seeds > 1 else "")
+    return baseline + (f", {known} known configuration{'s' if known > 1 else ''}" if known else "")
 
 
 def _rungs(plan: Plan) -> str:

@@ -178,11 +178,12 @@ class Simulation:
         self._generator = random.Random(plan.sweep.search.seed)
         self._model = CostModel(plan, findings)
         grid = plan.space.grid() if plan.sweep.search.sampler.name == "grid" else None
-        listed = [dict(values) for values in plan.known]
+        self._baselines = plan.sweep.search.seeds
+        listed = [dict(plan.baseline)] * (self._baselines - 1) + [dict(values) for values in plan.known]
         if grid is not None:
             listed += [values for values in grid if values not in listed]
         self._listed = [self._cost(values) for values in listed]
-        self._listed[0] = findings.baseline.seconds or 0.0
+        self._listed[: self._baselines] = [findings.baseline.seconds or 0.0] * self._baselines
         self.trials = plan.sweep.search.trials if grid is None else min(plan.sweep.search.trials, len(listed))
         self._pool = [self._cost(plan.space.draw(self._generator)) for _ in range(_POOL)]
         # What others did on the machine meanwhile is in both, and may not be there when the sweep runs.
@@ -229,7 +230,7 @@ class Simulation:
         for trial in range(self.trials):
             begins = heapq.heappop(free)
             if trial < len(self._listed):
-                seconds, sure = self._listed[trial], trial == 0
+                seconds, sure = self._listed[trial], trial < self._baselines
             else:
                 seconds = preferred if generator.random() < preference else generator.choice(self._pool)
                 sure = False

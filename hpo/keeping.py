@@ -6,6 +6,7 @@ Knows folders and values; nothing of what is in them.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Container
 from typing import Literal
 
 from hpo.folder import StudyFolder
@@ -21,14 +22,21 @@ class Keeper:
         direction: of its metric.
         keep: `best`, or `all` to remove nothing.
         history: what ended in earlier runs.
+        repeats: trials that are never the best, being the baseline once more.
     """
 
     def __init__(
-        self, folder: StudyFolder, direction: Direction, keep: Literal["best", "all"], history: History
+        self,
+        folder: StudyFolder,
+        direction: Direction,
+        keep: Literal["best", "all"],
+        history: History,
+        repeats: Container[int] = (),
     ) -> None:
         self._folder = folder
         self._direction = direction
         self._keep = keep
+        self._repeats = repeats
         self._best: tuple[float, int] | None = None
         # A coordinator may have died between an ending and the removal that it called for.
         for trial in history.ended:
@@ -51,7 +59,7 @@ class Keeper:
 
     def _end(self, number: int, ending: Ending | None, value: float | None) -> None:
         superfluous: int | None = number
-        if ending is Ending.COMPLETE and value is not None:
+        if ending is Ending.COMPLETE and value is not None and number not in self._repeats:
             superfluous = self._consider(value, number)
         if self._keep == "best" and superfluous is not None:
             shutil.rmtree(self._folder.trial(superfluous), ignore_errors=True)

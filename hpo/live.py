@@ -99,6 +99,8 @@ class Scoreboard:
     def _completed(self, trial: int, value: float) -> bool:
         if trial == 0:
             self.baseline = value
+        if self.history.trials[trial].repeat:
+            return False
         self._weigh(trial)
         if self.best is None or self.direction.better(value, self.best[0]):
             self.best = (value, trial)
@@ -137,7 +139,10 @@ class Scoreboard:
                 if outcome.ending is Ending.COMPLETE and value is not None and self._completed(trial, value):
                     text = f"{number(value)}, the best so far" if trial else f"{number(value)}, the baseline"
                 else:
-                    text = outcome.reason or number(value)
+                    again = (
+                        ", the baseline once more" if self.history.trials[trial].repeat and value is not None else ""
+                    )
+                    text = outcome.reason or f"{number(value)}{again}"
                 self.recent.append((trial, outcome.ending.value, text))
                 self._clear(trial)
             case Interrupted(trial, _, setback, _, paused):
@@ -260,7 +265,7 @@ class LiveView:
             bar: RenderableType = Text(number(state.progress))
             if state.length:
                 bar = ProgressBar(total=state.length, completed=state.progress, width=14)
-            label = f"{state.assignment.number}{_kind(state.assignment, ' base', ' random')}"
+            label = f"{state.assignment.number}{_kind(self._board, state.assignment, (' base', ' repeat', ' random'))}"
             table.add_row(
                 str(slot), label, bar, Text(sparkline(state.curve), style="cyan"), number(last),
                 parameters(state.assignment.parameters),
@@ -287,7 +292,7 @@ class PlainView:
         match event:
             case Started(assignment, slot, resumed):
                 verb = "resumed" if resumed else "started"
-                what = _kind(assignment, "baseline, ", "random, ")
+                what = _kind(board, assignment, ("baseline, ", f"baseline with seed {assignment.seed}, ", "random, "))
                 self.note(f"trial {assignment.number} {verb} in slot {slot}: {what}{parameters(assignment.parameters)}")
             case Progressed(trial, measurement, seconds, length):
                 share = f" ({100 * measurement.progress / length:.0f}%)" if length else ""
@@ -323,6 +328,8 @@ def open_view(console: Console, record: StudyRecord, history: History, trials: i
     return LiveView(console, board) if console.is_terminal else PlainView(console, board)
 
 
-def _kind(assignment: Assignment, baseline: str, drawn: str) -> str:
-    """What a trial that is never stopped is called."""
-    return "" if not assignment.protected else baseline if assignment.number == 0 else drawn
+def _kind(board: Scoreboard, assignment: Assignment, words: tuple[str, str, str]) -> str:
+    """What a trial that is never stopped is called, in words for the baseline, its repeats and random draws."""
+    if not assignment.protected:
+        return ""
+    return words[0 if assignment.number == 0 else 1 if board.history.trials[assignment.number].repeat else 2]

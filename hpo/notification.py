@@ -16,7 +16,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -196,20 +196,31 @@ class News:
         folder: of the study.
         record: what it is.
         history: what ended in earlier runs.
+        repeats: trials that are no news, being the baseline once more.
     """
 
-    def __init__(self, notifier: Notifier, folder: StudyFolder, record: StudyRecord, history: History) -> None:
+    def __init__(
+        self,
+        notifier: Notifier,
+        folder: StudyFolder,
+        record: StudyRecord,
+        history: History,
+        repeats: Container[int] = (),
+    ) -> None:
         self._notifier = notifier
         self._folder = folder
         self._record = record
         self._direction = Direction(record.metric["direction"])
+        self._repeats = repeats
         self._best: float | None = None
         for trial in history.ended:
             if trial.ending is Ending.COMPLETE and trial.value is not None:
-                self._consider(trial.value)
+                self._consider(trial.number, trial.value)
 
-    def _consider(self, value: float) -> bool:
+    def _consider(self, number: int, value: float) -> bool:
         """Whether this is the best so far."""
+        if number in self._repeats:
+            return False
         better = self._best is None or self._direction.better(value, self._best)
         self._best = value if better else self._best
         return better
@@ -217,14 +228,14 @@ class News:
     def elsewhere(self, event: Ended) -> None:
         """Take note of what ended at another coordinator of the study, which tells of it itself."""
         if event.outcome.ending is Ending.COMPLETE and event.value is not None:
-            self._consider(event.value)
+            self._consider(event.number, event.value)
 
     def ended(self, event: Ended) -> None:
         """Take note of an ending, and tell of it if it is a new best. The baseline's is none."""
         if event.outcome.ending is not Ending.COMPLETE or event.value is None:
             return
         before = self._best
-        if not self._consider(event.value) or event.number == 0:
+        if not self._consider(event.number, event.value) or event.number == 0:
             return
         metric = self._record.metric["name"]
         text = f"study {self._folder.name}: trial {event.number} is the best so far, {metric} {number(event.value)}"

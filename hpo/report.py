@@ -15,6 +15,7 @@ from rich.text import Text
 from hpo.journal import TrialRecord
 from hpo.outlook import Bill, bill, rates_of
 from hpo.promote import Promotion
+from hpo.repeats import repeats_json, repeats_view
 from hpo.spending import Rates, Spent, spent
 from hpo.statistics import expected_curve
 from hpo.summary import Summary
@@ -68,8 +69,7 @@ def trial_table(summary: Summary) -> Table:
     best = summary.best
     for trial in sorted(summary.trials, key=lambda trial: _rank(summary, trial)):
         state = summary.state_of(trial)
-        kind = "" if not trial.protected else "baseline " if trial.number == 0 else "random "
-        label = f"{kind}{trial.number}"
+        label = f"{_kind(trial)}{trial.number}"
         table.add_row(
             Text(label, style="bold green" if trial is best else ""),
             Text(state, style=STYLES.get(state, "")),
@@ -79,6 +79,11 @@ def trial_table(summary: Summary) -> Table:
             *(number(trial.parameters.get(name)) for name in names),
         )
     return table
+
+
+def _kind(trial: TrialRecord) -> str:
+    """What a trial that is never stopped is called."""
+    return "" if not trial.protected else "baseline " if trial.number == 0 else "repeat " if trial.repeat else "random "
 
 
 def _rank(summary: Summary, trial: TrialRecord) -> tuple[int, float, int]:
@@ -103,6 +108,7 @@ def study_view(summary: Summary, promotions: Sequence[Promotion] = ()) -> Render
     parts += [Text(), trial_table(summary), Text(), *front_view(summary)]
     if (sentence := gain(summary)) is not None:
         parts.append(Text(sentence, style="bold"))
+    parts += repeats_view(summary)
     failed = [t for t in summary.trials if t.ending is not None and t.ending.is_failure]
     parts += [Text(f"trial {t.number} {t.state}: {t.reason}", style="red") for t in failed[:5]]
     parts += [Text(_promoted(promotion)) for promotion in promotions]
@@ -258,6 +264,7 @@ def study_json(summary: Summary) -> dict[str, Any]:
         "best": None if best is None else trial_json(summary, best),
         "trials": [trial_json(summary, trial) for trial in summary.trials],
         **front_json(summary),
+        **repeats_json(summary),
         "spent": _cost_json(summary, bill(summary.history)),
         **_drawn_json(summary),
     }

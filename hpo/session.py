@@ -63,6 +63,7 @@ class Terms:
         webhook: the address for that, a secret.
         journal: one that other coordinators write too; None: the folder's own.
         checkpoint_bytes: what trials that the stopping rule set aside may take on disk; None: no bound.
+        repeats: trials that are the baseline once more.
     """
 
     trials: int
@@ -75,6 +76,7 @@ class Terms:
     webhook: str | None = field(default=None, repr=False)
     journal: Journal | None = None
     checkpoint_bytes: int | None = None
+    repeats: range = range(0)
 
 
 class _Leaving:
@@ -110,13 +112,13 @@ def drive(
     """
     history = History.read(folder.journal)
     count = int(min(terms.trials, trials.size))
-    keeper = Keeper(folder, Direction(record.metric["direction"]), terms.keep, history)
+    keeper = Keeper(folder, Direction(record.metric["direction"]), terms.keep, history, terms.repeats)
     meter = Meter(terms.budget, Rates.read(record.rates), history, time.monotonic)
     began = time.monotonic()
     notifier = Notifier(
         terms.notify, folder.name, terms.webhook, lambda text: console.print(text, style="yellow", markup=False)
     )
-    news = News(notifier, folder, record, history)
+    news = News(notifier, folder, record, history, terms.repeats)
     with terms.journal or Journal(folder.journal, steady_clock()) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")

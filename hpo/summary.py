@@ -51,14 +51,18 @@ class Summary:
         return self.history.trials.get(0)
 
     @property
+    def complete(self) -> list[TrialRecord]:
+        """The trials trained in full that are compared with each other: the baseline with its first seed alone."""
+        return [trial for trial in self.trials if trial.ending is Ending.COMPLETE and not trial.repeat]
+
+    @property
     def tradeoff(self) -> Tradeoff:
         return recorded(self.record.metric, self.record.tradeoff)
 
     @cached_property
     def points(self) -> dict[int, Point]:
         """Of a trade-off, what each trial that was trained in full has reached in all metrics; smaller is better."""
-        complete = [trial for trial in self.trials if trial.ending is Ending.COMPLETE]
-        found = {trial.number: self.tradeoff.point(trial.measurements) for trial in complete}
+        found = {trial.number: self.tradeoff.point(trial.measurements) for trial in self.complete}
         return {number: point for number, point in found.items() if point is not None}
 
     @cached_property
@@ -74,9 +78,10 @@ class Summary:
     def best(self) -> TrialRecord | None:
         """The best trial that was trained in full; stopped ones have no comparable value.
 
+        A repeat is none, however lucky its seed was: its configuration is the baseline's.
         Of a trade-off, the one on the front that is best by the study's own metric.
         """
-        complete = [t for t in self.trials if t.ending is Ending.COMPLETE and t.value is not None]
+        complete = [trial for trial in self.complete if trial.value is not None]
         if self.front:
             complete = [t for t in self.front if t.value is not None]
         if not complete:
@@ -87,7 +92,7 @@ class Summary:
     @property
     def drawn(self) -> list[TrialRecord]:
         """Trials drawn at random and never stopped (`search.unbiased`) that ended as their configurations let them."""
-        own = [trial for trial in self.trials if trial.protected and trial.number > 0]
+        own = [trial for trial in self.trials if trial.protected and trial.number > 0 and not trial.repeat]
         return [trial for trial in own if trial.ending in (Ending.COMPLETE, Ending.DIVERGED, Ending.OUT_OF_MEMORY)]
 
     @property

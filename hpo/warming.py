@@ -182,6 +182,9 @@ class _Reader:
             if trial.ending not in _TOLD:
                 left_out[trial.state if trial.ending is not None else "not finished"] += 1
                 continue
+            if trial.repeat:
+                left_out["with another seed"] += 1
+                continue
             parameters = self._parameters(trial)
             if isinstance(parameters, str):
                 left_out[parameters] += 1

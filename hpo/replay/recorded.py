@@ -231,15 +231,18 @@ _ADAPTERS: tuple[tuple[frozenset[str], Callable[[Path, Sequence[Any]], list[Tabl
 
 
 def study_table(folder: StudyFolder, space: Space, metric: Metric, history: History) -> Table:
-    """The trials of a study. What they cost is the seconds that they trained.
+    """The trials of a study, the baseline with its first seed. What they cost is the seconds that they trained.
+
+    A table answers a configuration by its first row: the value of a lucky repeat could be found by nobody.
 
     Raises:
         UserError: no trial was trained to its end.
     """
-    rows = tuple(row for trial in history.ended if (row := _recorded(trial, metric)) is not None)
+    searched = [trial for trial in history.ended if not trial.repeat]
+    rows = tuple(row for trial in searched if (row := _recorded(trial, metric)) is not None)
     if not any(row.complete for row in rows):
         raise UserError(f"study {folder.name!r} has no trial that was trained to its end: nothing can be replayed.")
-    lengths = [trial.length or trial.progress for trial in history.ended if trial.ending is Ending.COMPLETE]
+    lengths = [trial.length or trial.progress for trial in searched if trial.ending is Ending.COMPLETE]
     return Table(folder.name, space, metric, rows, max(lengths), "tokens", "seconds", f"study {folder.name}")
 
 

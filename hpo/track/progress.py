@@ -26,10 +26,10 @@ class Point:
 
 
 def best_trial(history: History, direction: Direction) -> TrialRecord | None:
-    """The best trial that was trained in full; a stopped one's value stands at a lower progress."""
+    """The best trial that was trained in full; a stopped one's value stands at a lower progress. A repeat is none."""
     best: TrialRecord | None = None
     for trial in history.trials.values():
-        if trial.ending is not Ending.COMPLETE or trial.value is None:
+        if trial.ending is not Ending.COMPLETE or trial.value is None or trial.repeat:
             continue
         if best is None or best.value is None or direction.better(trial.value, best.value):
             best = trial
@@ -50,7 +50,7 @@ def optimisation_curve(history: History, direction: Direction) -> list[Point]:
         if trial.ending is None or trial.ended_at is None:
             break
         at = max(at, trial.ended_at)
-        complete = trial.ending is Ending.COMPLETE and trial.value is not None
+        complete = trial.ending is Ending.COMPLETE and trial.value is not None and not trial.repeat
         if complete and trial.value is not None and (best is None or direction.better(trial.value, best)):
             best = trial.value
         if best is not None:

@@ -185,6 +185,8 @@ class MlflowTracker:
                 "hpo.baseline": "true",
                 store.NOTE: "The baseline: what one would use without a search.",
             }
+        if trial.repeat:
+            tags |= {"hpo.repeat": "true", store.NOTE: f"The baseline once more, with seed {trial.seed}."}
         return tags
 
     def _parameters(self, trial: TrialRecord) -> dict[str, str]:

@@ -112,7 +112,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord, *, left: bool) -> Content
         rows=rows,
         summary=found,
         notes=_trial_notes(trial),
-        tags=("baseline",) if trial.number == 0 else (),
+        tags=("baseline",) if trial.number == 0 else ("repeat",) if trial.repeat else (),
         exit_code=exit_code,
     )
 
@@ -120,6 +120,8 @@ def trial_run(record: StudyRecord, trial: TrialRecord, *, left: bool) -> Content
 def _trial_notes(trial: TrialRecord) -> str:
     if trial.ending is not None and trial.reason:
         return f"{trial.ending.value}: {trial.reason}"
+    if trial.repeat:
+        return f"The baseline once more, with seed {trial.seed}."
     return "The baseline: what one would use without a search." if trial.number == 0 else ""
 
 
