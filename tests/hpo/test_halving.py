@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import statistics
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -230,6 +232,124 @@ class TestNoise:
     def test_a_trade_off_has_no_one_noise(self) -> None:
         with pytest.raises(UserError, match="a trade-off has several"):
             make_rule(Strategy("pausing halving", {"noise": 0.1}), Direction.MINIMIZE, 1, THIRDS, weighs=True)
+
+
+class TestMeasuredNoise:
+    """A rule that is not told the noise, and takes it from repeats of one configuration."""
+
+    @staticmethod
+    def repeats(rule: Rule, values: Sequence[float], progress: int = 3) -> None:
+        """Trainings of the baseline: trial 0, and repeats from 100 on."""
+        rule.judge(look(0, progress, values[0]), lambda: False)
+        for count, value in enumerate(values[1:]):
+            assert rule.judge(repeat(100 + count, progress, value), lambda: False) is None
+
+    @pytest.mark.parametrize("direction", list(Direction))
+    def test_it_is_the_deviation_of_all_trainings_on_the_rung(self, direction: Direction) -> None:
+        ladder = Ladder(direction, 3, THIRDS)
+        assert ladder.noise((27, 3)) == 0.0
+        ladder.place(look(0, 3, 1.0))
+        assert ladder.noise((27, 3)) == 0.0
+        assert ladder.place(repeat(1, 3, 1.3)) is None
+        assert ladder.noise((27, 3)) == pytest.approx(statistics.stdev([1.0, 1.3]))
+        ladder.place(repeat(2, 3, 0.8))
+        assert ladder.noise((27, 3)) == pytest.approx(statistics.stdev([1.0, 1.3, 0.8]))
+        ladder.place(look(3, 3, 7.0))
+        assert ladder.noise((27, 3)) == pytest.approx(statistics.stdev([1.0, 1.3, 0.8]))
+        assert ladder.noise((27, 9)) == 0.0
+        for number, value in enumerate((0.5, 0.7)):
+            ladder.place(repeat(1 + number, 9, value))
+        assert ladder.noise((27, 9)) == pytest.approx(statistics.stdev([0.5, 0.7]))  # the first has not come so far
+        assert ladder.noise((81, 3)) == 0.0
+
+    def test_a_repeat_takes_no_place_on_a_rung(self) -> None:
+        for make in (SuccessiveHalving, PausingHalving):
+            rule = make(Direction.MINIMIZE, THIRDS, noise=0.0)
+            for number in range(5):
+                assert rule.judge(repeat(10 + number, 3, 9.0), lambda: False) is None
+            for number, value in enumerate((1.0, 2.0)):
+                verdict = rule.judge(look(number, 3, value), lambda: False)
+            assert verdict is not None
+            assert "place 2 of 2 at 3; " in verdict.reason
+
+    def test_rungs_that_are_not_given_are_found_for_repeats_too(self) -> None:
+        ladder = Ladder(Direction.MINIMIZE, 3)
+        for number in range(3):
+            for epoch in range(1, 10):
+                ladder.place(Look(number, epoch, number / epoch, None, (), 0 if number else None))
+        assert [ladder.noise((0, epoch)) > 0 for epoch in range(1, 10)] == [
+            epoch in (1, 3, 9) for epoch in range(1, 10)
+        ]
+
+    @pytest.mark.parametrize("option", [0.0, 0.3])
+    def test_a_noise_that_was_given_goes_before(self, option: float) -> None:
+        for given, spared in ((None, 0.199), (option, 2 * option - 0.001)):
+            rule = SuccessiveHalving(Direction.MINIMIZE, THIRDS, noise=given)
+            self.repeats(rule, [1.0, 1.1, 0.9])  # a deviation of 0.1
+            assert pauses(rule, 1, 3, 1.0 + spared + 0.002)
+            assert given == 0.0 or not pauses(rule, 2, 3, 1.0 + spared)
+
+    @pytest.mark.parametrize("seed", range(25))
+    def test_nothing_within_two_deviations_of_the_cut_is_stopped(self, seed: int) -> None:
+        draw = random.Random(seed)
+        rule = SuccessiveHalving(Direction.MINIMIZE, THIRDS)
+        first = [draw.gauss(0.5, 0.05) for _ in range(draw.randint(2, 5))]
+        self.repeats(rule, first)
+        values, noise = [first[0]], statistics.stdev(first)
+        stopped = 0
+        for number in range(1, 40):
+            value = draw.random()
+            values.append(value)
+            cut = sorted(values)[max(1, len(values) // 3) - 1]
+            assert pauses(rule, number, 3, value) == (value > cut + 2 * noise)
+            stopped += value > cut + 2 * noise
+        assert stopped
+
+    @pytest.mark.parametrize("seed", range(25))
+    def test_all_within_two_measured_deviations_have_gone_on_in_the_end(self, seed: int) -> None:
+        draw = random.Random(seed)
+        first = [draw.gauss(0.5, 0.05) for _ in range(draw.randint(2, 5))]
+        values = {0: first[0], **{number: draw.random() for number in range(1, draw.randint(3, 40))}}
+        looks = [look(number, 3, value) for number, value in values.items()]
+        looks += [repeat(100 + count, 3, value) for count, value in enumerate(first[1:])]
+        draw.shuffle(looks)  # repeats may come late: what waits by then is taken up again
+        rule = PausingHalving(Direction.MINIMIZE, (Fraction(1, 9), Fraction(1)))
+        gone_on = {one.number for one in looks if not pauses_at(rule, one)}
+        while (number := rule.revive(last=True)) is not None:
+            gone_on.add(number)
+        cut = sorted(values.values())[-(-len(values) // 3) - 1]
+        within = {number for number, value in values.items() if value <= cut + 2 * statistics.stdev(first)}
+        assert within <= gone_on
+        assert len(gone_on & values.keys()) < len(values) or len(within) == len(values)
+
+    def test_what_was_recorded_is_recalled_in_whatever_order(self) -> None:
+        looks = [look(0, 3, 1.0), repeat(1, 3, 1.1), repeat(2, 3, 0.9), look(3, 3, 0.5), look(4, 3, 5.0)]
+        for order in itertools.permutations(looks):
+            rule = SuccessiveHalving(Direction.MINIMIZE, THIRDS)
+            for one in order:
+                rule.recall(one)
+            assert not pauses(rule, 5, 3, 0.69)
+            assert pauses(rule, 6, 3, 0.71)
+
+    def test_a_front_is_not_widened_by_the_noise_of_one_metric(self) -> None:
+        rule, _ = make_rule(Strategy("pausing halving"), Direction.MINIMIZE, 1, THIRDS, weighs=True)
+        rule.judge(Look(0, 3, 1.0, 27, (1.0, 1.0)), lambda: False)
+        for number, value in ((1, 9.0), (2, 5.0)):
+            assert rule.judge(Look(number, 3, value, 27, (value, value), 0), lambda: False) is None
+        verdicts = [rule.judge(Look(n, 3, 1.0 + n, 27, (1.0 + n, 1.0 + n)), lambda: False) for n in range(3, 9)]
+        assert all(isinstance(verdict, Paused) for verdict in verdicts)
+
+
+def pauses_at(rule: Rule, one: Look) -> bool:
+    """Whether a trial that measured is set aside; as a repeat of the baseline never is."""
+    if rule.judge(one, lambda: False) is None:
+        return False
+    rule.set_aside(one.number)
+    return True
+
+
+def repeat(number: int, progress: int, value: float) -> Look:
+    return Look(number, progress, value, 27, (), 0)
 
 
 @pytest.mark.parametrize("direction", list(Direction))
