@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -12,27 +13,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from hpo import warming
 from hpo.check import sweep_view
+from hpo.encoding import Encoding
 from hpo.errors import SweepError
 from hpo.folder import StudyFolder
 from hpo.forecast import Simulation
 from hpo.given import GivenTrials
 from hpo.halving import Look
 from hpo.journal import History, Journal, encode
-from hpo.keeping import Keeper
 from hpo.launch.inline import Inline
 from hpo.observations import Observed, Seen
+from hpo.parego import scalarized
 from hpo.plan import Plan
 from hpo.probe import Findings, Probed
 from hpo.replay.recorded import study_table
 from hpo.replay.synthetic import SPACE, synthetic
+from hpo.run import conduct, create
 from hpo.search import Search as Loop
 from hpo.space import Choices, Parameter, Space
 from hpo.spending import Rates
 from hpo.study import Study, plan
-from hpo.suggesting import ModelBased, _Table, standardized
+from hpo.suggesting import ModelBased, _Model, _Table, standardized
 from hpo.sweep import Search, Strategy, parse
 from hpo.trials import Assignment, Direction, Ended, Ending, Measurement, Outcome, Progressed, Started, Value
 from hpo.unbiased import Unbiased
@@ -185,9 +189,29 @@ def test_what_a_level_is_like_is_decided_without_repeats() -> None:
     assert several.repeats == {1, 2}
     assert np.allclose(standardized(several)[kept], standardized(plain))
     assert len(standardized(several)) == len(standardized(plain)) + 2 * len(plain.trial) / 5
-    alone = [own[0], *again]
-    assert _Table.of(alone, 1.0).target() == _Table.of(own[:1], 1.0).target()
     assert np.isfinite(standardized(_Table.of(again, 1.0))).all()
+
+
+def test_what_is_looked_for_is_decided_without_repeats() -> None:
+    """Three seeds of one configuration trained in full are no three places known at the end."""
+    early = [dataclasses.replace(_seen(number, 3.0), curve=[(100, 4.0)], ending=None, value=None) for number in (3, 4)]
+    seen = [_seen(0, 3.0), _seen(1, 3.1, repeat=True), _seen(2, 2.9, repeat=True), *early]
+    assert _Table.of(seen, 1.0).target() == _Table.of([seen[0], *early], 1.0).target()
+    assert _Table.of(seen, 1.0).target()[0] == pytest.approx(math.log(1 / 9) / math.log(1 / 27))
+
+
+def test_a_configuration_leads_once_however_often_it_was_trained() -> None:
+    seen = [_seen(0, 1.0), *(_seen(n, 1.0 + n / 100, repeat=True) for n in range(1, 5)), _seen(5, 2.0), _seen(6, 3.0)]
+    leaders = _Model(Encoding(SPACE), seen, 1.0).leaders()
+    assert len(leaders) == len(np.unique(leaders, axis=0)) == 3
+
+
+def test_repeats_are_repeats_where_a_trade_off_is_one_metric_too() -> None:
+    observed = Observed(Direction.MINIMIZE)
+    for number in range(3):
+        observed.began(number, _drawn(0), repeat=number > 0)
+        observed.measured(number, 900, 1.0, 900, (1.0, 2.0))
+    assert [trial.repeat for trial in scalarized(observed, (1.0,), 0, 3).trials] == [False, True, True]
 
 
 # -- a study that is searched ---------------------------------------------------------------------------
@@ -208,18 +232,14 @@ class Bench:
         """To the end, or until the coordinator dies after so many events."""
         study = Study(self.planned, self.folder, self.history, 1)
         trials = self.planned.sweep.search.trials
-        keeper = Keeper(self.folder, Direction.MINIMIZE, "best", self.history, range(1, self.planned.search.seeds))
         with Journal(self.folder.journal, lambda: 0.0) as journal:
             loop = Loop(
                 study, Inline(self.planned.objective), journal, self.folder, self.history, trials, lambda: False
             )
             happening = loop.events()
             for _ in range(10**6 if events is None else events):
-                event = next(happening, None)
-                if event is None:
+                if next(happening, None) is None:
                     return
-                if isinstance(event, Ended):
-                    keeper.ended(event)
             happening.close()
 
 
@@ -302,6 +322,7 @@ def test_a_coordinator_that_hears_of_the_repeats_judges_as_the_one_that_ran_them
         assert here.report(asked, measurement, length=243) is None
         there.hear(Started(asked, 0))
         there.hear(Progressed(asked.number, measurement, 1.0, 243))
+    assert there._observed.useful == here._observed.useful == 1
     for study, value in ((here, 3.39), (there, 3.39), (here, 3.41), (there, 3.41)):  # 3.0 and two deviations of 0.2
         asked = study.ask()
         assert asked.seed == 0
@@ -311,12 +332,13 @@ def test_a_coordinator_that_hears_of_the_repeats_judges_as_the_one_that_ran_them
 
 def test_only_the_best_of_other_configurations_keeps_its_checkpoint(bench: Callable[..., Bench]) -> None:
     changes = [("baseline: {learning_rate: 1e-4}", "baseline: {learning_rate: 2e-3}")]
-    study = bench(*HALVING, "sampler: random", noise=1.0, changes=changes)
-    study.run()
-    complete = [t for t in study.history.ended if t.ending is Ending.COMPLETE]
+    path = bench(*HALVING, "sampler: random", noise=1.0, changes=changes).planned.sweep.path
+    planned, folder = create(path, Path("studies"), "whole", [])
+    conduct(planned, folder, console=Console(quiet=True), inline=True)
+    complete = [t for t in History.read(folder.journal).ended if t.ending is Ending.COMPLETE]
     best = min((t for t in complete if not t.repeat), key=lambda t: t.value or 0.0)
     assert min(complete, key=lambda t: t.value or 0.0).repeat  # the luckiest is the baseline once more
-    assert [path.name for path in (study.folder.root / "trials").iterdir() if path.is_dir()] == [f"{best.number:04d}"]
+    assert [path.name for path in (folder.root / "trials").iterdir() if path.is_dir()] == [f"{best.number:04d}"]
 
 
 def test_repeats_are_neither_replayed_nor_learned_from(bench: Callable[..., Bench]) -> None:
