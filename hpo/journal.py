@@ -262,6 +262,7 @@ class TrialRecord:
     measurements: list[Measurement] = field(default_factory=list)
     measured_at: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    timed: float = 0.0  #: seconds it had trained when it last measured
     ending: Ending | None = None
     ended_at: float | None = None
     reason: str = ""
@@ -348,7 +349,8 @@ class History:
                 metrics = {name: float(value) for name, value in line["metrics"].items()}
                 trial.measurements.append(Measurement(line["progress"], metrics))
                 trial.measured_at.append(line["at"])
-                trial.seconds, trial.length, trial.losses = line["seconds"], line["length"], 0
+                trial.seconds = trial.timed = line["seconds"]
+                trial.length, trial.losses = line["length"], 0
             case "ended":
                 trial = self.trials[number]
                 trial.ending = Ending(line["ending"])

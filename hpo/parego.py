@@ -34,6 +34,7 @@ def scalarized(observed: Observed, levels: Sequence[float], seed: int, number: i
     told = Observed(Direction.MINIMIZE)
     for place, (seen, found) in enumerate(zip(observed.trials, at, strict=True)):
         told.began(place, seen.parameters, repeat=seen.repeat)
+        told.trials[place].seconds = seen.seconds
         value = None
         for (progress, _), point, level in zip(seen.curve, seen.points, found, strict=True):
             weighting = weighting or weights(len(point), seed, number)

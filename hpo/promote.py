@@ -191,7 +191,9 @@ class Given:
     def least(self) -> int | None:
         return None
 
-    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None) -> Outcome | None:
+    def report(
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+    ) -> Outcome | None:
         value = measurement.metrics.get(self._metric.name)
         self._curves.setdefault(assignment.number, []).append(measurement)
         if value is not None and Metric.of_curve(self._metric, [measurement]) is None:

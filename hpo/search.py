@@ -66,10 +66,13 @@ class Trials(Protocol):
         """Of the trials set aside, the one that is least likely to go on."""
         ...
 
-    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None) -> Verdict | None:
+    def report(
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+    ) -> Verdict | None:
         """How the trial is to end at this measurement, or None where it goes on.
 
-        `length` is the progress at which it is complete, where that is known.
+        `length` is the progress at which it is complete, where that is known. `seconds` is how long it has trained;
+        None where it measures again what it had measured.
         """
         ...
 
@@ -321,11 +324,13 @@ class Search:
         if report.measurement.progress > running.seen:
             self._retries.lost.pop(report.number, None)  # it came further
             running.seen = self._seen[report.number] = report.measurement.progress
-            seconds = self._seconds[report.number] = running.earlier_seconds + report.seconds
+            # As the journal keeps it: who reads it later is to choose as we do now.
+            seconds = self._seconds[report.number] = round(running.earlier_seconds + report.seconds, 4)
             event = Progressed(report.number, report.measurement, seconds, report.length)
             self.journal.append(event)
             self._watch.held(self.clock() - now)  # a shared journal may have to be waited for, and the trials wait too
-        verdict = self.study.report(running.assignment, report.measurement, length=report.length)
+        timed = None if event is None else event.seconds
+        verdict = self.study.report(running.assignment, report.measurement, length=report.length, seconds=timed)
         if verdict is not None or (self.leave() and not report.final):
             running.told, running.verdict = True, verdict
         self.launcher.answer(report.number, go_on=not running.told)

@@ -130,7 +130,11 @@ class Study:
         lessons = [] if folder is None else [one for source in warming.read(folder.warm) for one in source.lessons]
         self._lessons = [_lesson(lesson) for lesson in lessons]
         self._suggester = make_suggester(
-            self._sampler, question.space, self._metric.direction, question.search.seed, weighs=bool(self._tradeoff)
+            self._sampler,
+            question.space,
+            self._metric.direction,
+            question.search.seed,
+            weighs=bool(self._tradeoff),
         )
         self._begin(history)
         with quiet():
@@ -270,7 +274,14 @@ class Study:
     def least(self) -> int | None:
         return self._rule.least()
 
-    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None = None) -> Verdict | None:
+    def report(
+        self,
+        assignment: Assignment,
+        measurement: Measured,
+        *,
+        length: int | None = None,
+        seconds: float | None = None,
+    ) -> Verdict | None:
         """Tell one measurement, and say how the trial is to end here, or None where it goes on.
 
         A resumed trial measures again where its checkpoint was taken: it is judged once more, because its
@@ -278,6 +289,8 @@ class Study:
         reason to stop: the trial has been trained in full, and counts as complete.
         """
         verdict = self._judge(assignment.number, measurement, length)
+        if seconds is not None:
+            self._observed.took(assignment.number, measurement.progress, seconds)
         by_rule = isinstance(verdict, Paused) or (verdict is not None and verdict.ending is Ending.STOPPED)
         final = length is not None and measurement.progress >= length
         return None if by_rule and (assignment.protected or final) else verdict
@@ -347,8 +360,9 @@ class Study:
                 self._unanswered.add(assignment.number)
                 if not resumed:
                     self._add(assignment)
-            case Progressed(number, measurement, _, length):
+            case Progressed(number, measurement, seconds, length):
                 self._judge(number, measurement, length)  # whether it goes on is decided there
+                self._observed.took(number, measurement.progress, seconds)
             case Interrupted(number, _, setback) if setback is None:
                 self._unanswered.discard(number)
             case Ended(number, outcome):
@@ -402,6 +416,8 @@ class Study:
             if trial is not None and measurement.progress not in frozen.intermediate_values:
                 trial.report(value, step=measurement.progress)
             self._rule.recall(self._look(record.number, curve, record.length))
+        if record.measurements:
+            self._observed.took(record.number, record.progress, record.timed)
         if record.paused:
             self._rule.set_aside(record.number)
             self._observed.set_aside(record.number)

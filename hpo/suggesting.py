@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hpo.errors import UserError, did_you_mean
+from hpo.expense import Expense
 from hpo.observations import Observed, Seen
 from hpo.parego import scalarized
 from hpo.space import Space
@@ -30,7 +31,7 @@ if TYPE_CHECKING:  # numpy and scipy are imported when a trial is asked for: `hp
 
     Array = NDArray[np.float64]
 
-_OPTIONS = ("startup",)
+_OPTIONS = ("startup", "cost_aware")
 _STARTUP = 4
 _LEVELS = (1 / 27, 1 / 9, 1 / 3, 2 / 3, 1.0)  # of a trial, about where its curve is looked at
 _POOL, _NEAR, _LEADERS = 512, 48, 5
@@ -92,7 +93,10 @@ def make_suggester(
     startup = strategy.options.get("startup")
     if startup is not None and (isinstance(startup, bool) or not isinstance(startup, int) or startup < 1):
         raise UserError(f"{strategy.name}: startup requires a whole number from 1, got {startup!r}")
-    return ModelBased(space, direction, seed, startup, weighs=weighs)
+    cost_aware = strategy.options.get("cost_aware", False)
+    if not isinstance(cost_aware, bool):
+        raise UserError(f"{strategy.name}: cost_aware requires true or false, got {cost_aware!r}")
+    return ModelBased(space, direction, seed, startup, weighs=weighs, cost_aware=cost_aware)
 
 
 class ModelBased:
@@ -104,13 +108,22 @@ class ModelBased:
         seed: of the study.
         startup: trials before a model is made; None: four.
         weighs: whether there is a trade-off: for each trial, its metrics are one by another weighting (`hpo.parego`).
+        cost_aware: whether improvement is expected per second of training (`hpo.expense`), and not per trial.
     """
 
     def __init__(
-        self, space: Space, direction: Direction, seed: int, startup: int | None = None, *, weighs: bool = False
+        self,
+        space: Space,
+        direction: Direction,
+        seed: int,
+        startup: int | None = None,
+        *,
+        weighs: bool = False,
+        cost_aware: bool = False,
     ) -> None:
         self._space = space
         self._weighs = weighs
+        self._cost_aware = cost_aware
         self._sign = 1.0 if direction is Direction.MINIMIZE or weighs else -1.0
         self._seed = seed
         self._startup = startup or _STARTUP
@@ -165,7 +178,7 @@ class ModelBased:
         import numpy as np
 
         generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
-        model = _Model(encoding, seen, self._sign)
+        model = _Model(encoding, seen, self._sign, Expense(encoding, seen) if self._cost_aware else None)
         model.believe([index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve])
 
         def ranked(pool_MP: Array) -> list[tuple[float, Array]]:
@@ -188,7 +201,7 @@ class ModelBased:
 class _Model:
     """What a model of all curves expects of places of the cube, against the best of the trials it is made of."""
 
-    def __init__(self, encoding: Encoding, seen: Sequence[Seen], sign: float) -> None:
+    def __init__(self, encoding: Encoding, seen: Sequence[Seen], sign: float, expense: Expense | None = None) -> None:
         import numpy as np
 
         from hpo.surrogate import Observations, Surrogate
@@ -204,6 +217,7 @@ class _Model:
         )
         self._depth, self._level = table.target()
         self._settled: bool | None = None  # decided by the first places that are asked for
+        self._expense = expense
         self._look()
 
     def _look(self) -> None:
@@ -225,21 +239,23 @@ class _Model:
         return leading
 
     def gain(self, places_MP: Array) -> Array:
-        """What snapped places promise: expected improvement, in their order.
+        """What snapped places promise: expected improvement, in their order; by cost, where that is to count.
 
         Where there is next to none anywhere, what is left to find is finer than the model: then, of the places that may
         be as good as the best, the least known promises most.
         """
         import numpy as np
 
-        mean, spread = self._surrogate.predict(self.encoding.features(places_MP), self._depth, self._level)
+        features = self.encoding.features(places_MP)
+        mean, spread = self._surrogate.predict(features, self._depth, self._level)
         best = float(self._mean_N.min())
         improvement = expected_improvement(mean, spread, best)
         if self._settled is None:
             self._settled = bool(improvement.max() < _LITTLE)
+        cost = 1.0 if self._expense is None else self._expense.of(features)
         if not self._settled:
-            return improvement
-        known: Array = np.where(mean <= best + _AS_GOOD, spread, best - mean)
+            return improvement / cost
+        known: Array = np.where(mean <= best + _AS_GOOD, spread / cost, best - mean)
         return known
 
 

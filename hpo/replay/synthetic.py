@@ -4,6 +4,9 @@ The loss falls with progress by a power law, and is above it by what each settin
 moves as training goes on: the best learning rate falls with the number of tokens and the best batch grows (Step Law,
 arXiv 2503.04715). So short trials prefer other settings than long ones and curves cross, as they do in practice. Above
 some learning rate, training diverges. A configuration has its own fixed noise at each measurement.
+
+On a sized surface the model's width is searched too, and a trial costs what its size does: the largest about fourteen
+times what the smallest does.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import math
 import random
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpo.replay.tables import Point, Row, Table
 from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
@@ -116,15 +119,102 @@ def surface(seed: int) -> Surface:
 def synthetic(seed: int) -> Table:
     """The surface of a seed as a table: every configuration is answered, and the best is known."""
     made = surface(seed)
-    optimum: dict[str, Value] = {
+    optimum = _optimum(made)
+    best = Row(optimum, (Point(LENGTH, made.loss(optimum, LENGTH), float(LENGTH)),))
+    return Table(
+        f"synthetic-{seed}", SPACE, Metric("validation/loss", Direction.MINIMIZE), (best,), LENGTH, "units", "units",
+        "made", answers=made.row,
+    )  # fmt: skip
+
+
+def _optimum(made: Surface) -> dict[str, Value]:
+    """What is best at the end of training."""
+    return {
         "learning_rate": made.rate,
         "batch_size": round(made.batch),
         "weight_decay": made.decay,
         "dropout": made.dropout,
         "schedule": "cosine",
     }
-    best = Row(optimum, (Point(LENGTH, made.loss(optimum, LENGTH), float(LENGTH)),))
+
+
+WIDTHS = (64, 96, 128, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A surface on which the model's width is a setting.
+
+    Attributes:
+        within: the surface of the largest model.
+        capacity: by which a lack of size counts, in nats.
+        exponent: by which the loss falls with size (about 0.34: Hoffmann et al., arXiv 2203.15556, equation 10).
+        lean: the exponent by which the best learning rate falls with size.
+        best: the width above which the data are too few for the model.
+        excess: nats a squared factor e of size above it.
+    """
+
+    within: Surface
+    capacity: float
+    exponent: float
+    lean: float
+    best: int
+    excess: float
+
+    def size(self, width: Value) -> float:
+        """Of the largest model, 1."""
+        return (_number(width) / WIDTHS[-1]) ** 2
+
+    def surface(self, width: Value) -> Surface:
+        """Of the models of one width."""
+        return replace(self.within, rate=self.within.rate * math.pow(self.size(width), -self.lean))
+
+    def lack(self, width: Value) -> float:
+        """Nats that a model of this width is worse than the largest would be, had it enough data."""
+        above = max(0.0, math.log(self.size(width) / self.size(self.best)))
+        return self.capacity * (math.pow(self.size(width), -self.exponent) - 1) + self.excess * above**2
+
+    def cost(self, width: Value) -> float:
+        """Of a unit of progress; the largest model's is 1. A twentieth is spent whatever the size."""
+        return 0.05 + 0.95 * self.size(width)
+
+    def row(self, parameters: Mapping[str, Value]) -> Row:
+        """What training with these settings measures, and what it costs."""
+        width = parameters[_WIDTH]
+        row = self.surface(width).row({name: value for name, value in parameters.items() if name != _WIDTH})
+        points = tuple(
+            replace(point, value=point.value + self.lack(width), cost=point.cost * self.cost(width))
+            for point in row.points
+        )
+        return replace(row, parameters=parameters, points=points)
+
+
+_WIDTH = "model.width"
+
+
+def sized(seed: int) -> Table:
+    """A surface on which the model's width is searched; a whole training is one of the best width."""
+    draw = random.Random(f"sized/{seed}")
+    best = draw.choice((192, 256, 512))
+    made = Sized(
+        surface(seed),
+        capacity=draw.uniform(0.3, 1.0),
+        exponent=draw.uniform(0.15, 0.35),
+        lean=draw.uniform(0.2, 0.6),
+        best=best,
+        excess=0.05,
+    )
+    rows = [_best_of(made, width) for width in WIDTHS]
+    space = Space((*SPACE.parameters, Parameter(_WIDTH, Choices(WIDTHS))))
     return Table(
-        f"synthetic-{seed}", SPACE, Metric("validation/loss", Direction.MINIMIZE), (best,), LENGTH, "units", "units",
-        "made", answers=made.row,
+        f"sized-{seed}", space, Metric("validation/loss", Direction.MINIMIZE),
+        (min(rows, key=lambda row: row.points[-1].value),), LENGTH, "units", "units", "made", answers=made.row,
     )  # fmt: skip
+
+
+def _best_of(made: Sized, width: int) -> Row:
+    """The best training of a width, without noise."""
+    within = made.surface(width)
+    settings = _optimum(within)
+    value = within.loss(settings, LENGTH) + made.lack(width)
+    return Row({**settings, _WIDTH: width}, (Point(LENGTH, value, LENGTH * made.cost(width)),))

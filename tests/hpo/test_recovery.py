@@ -48,7 +48,9 @@ class Numbered:
     def least(self) -> int | None:
         return None
 
-    def report(self, assignment: Assignment, measurement: Measured, *, length: int | None) -> Outcome | None:
+    def report(
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+    ) -> Outcome | None:
         return None
 
     def value(self, number: int) -> float | None:

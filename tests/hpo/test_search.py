@@ -180,6 +180,18 @@ def test_a_trial_that_optuna_began_and_the_journal_never_heard_of_is_taken_up(be
     assert [t.number for t in study.optuna_trials()] == list(range(6))
 
 
+def test_a_study_that_is_opened_again_knows_how_long_each_trial_takes(bench: Callable[..., Bench]) -> None:
+    study = bench(("seed: 3", "seed: 3\n  sampler: {name: auto, cost_aware: true}\n  rungs: [1/9, 1/3, 1.0]"))
+    search = study.search()
+    with search.journal:
+        list(search.events())
+    assert isinstance(search.study, Study)
+    live = [seen.seconds for seen in search.study._observed.trials]
+    again = [seen.seconds for seen in Study(study.planned, study.folder, study.history, 1)._observed.trials]
+    assert live == again
+    assert all(seconds is not None and seconds > 0 for seconds in live)
+
+
 def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench: Callable[..., Bench]) -> None:
     study = bench(("seed: 3", "seed: 3\n  pruner: median"))
     measured = 0

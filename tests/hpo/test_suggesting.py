@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -10,6 +11,7 @@ import pytest
 
 from hpo.encoding import Encoding
 from hpo.errors import UserError
+from hpo.expense import Expense
 from hpo.observations import Observed, Seen
 from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
 from hpo.suggesting import ModelBased, expected_improvement, make_suggester
@@ -253,7 +255,68 @@ def test_trials_that_wait_do_not_make_the_model_larger() -> None:
     assert observed.useful == 299
 
 
+def timed(number: int, observed: Observed, parameters: dict[str, Value]) -> None:
+    """A trial whose loss says nothing of its width, and whose time says all."""
+    rate, width = parameters["rate"], parameters["width"]
+    assert isinstance(rate, float)
+    assert isinstance(width, int)
+    observed.began(number, parameters)
+    for progress in (100, 300, 900):
+        observed.measured(number, progress, (math.log10(rate) + 3) ** 2 / 4 + 100 / progress, 900)
+        observed.took(number, progress, progress * width**2 / 1e6)
+    observed.ended(number, Ending.COMPLETE, (math.log10(rate) + 3) ** 2 / 4 + 1 / 9)
+
+
+SIZED = Space((RATE, Parameter("width", Choices((64, 128, 256, 512, 1024)))))
+
+
+def test_the_cost_of_a_training_is_learned_from_how_long_others_took() -> None:
+    observed, generator, encoding = Observed(Direction.MINIMIZE), random.Random(3), Encoding(SIZED)
+    for number in range(16):
+        timed(number, observed, SIZED.draw(generator))
+    asked: list[dict[str, Value]] = [{"rate": 1e-3, "width": width} for width in (64, 256, 1024)]
+    small, middle, large = Expense(encoding, observed.trials).of(encoding.features(encoding.units_of(asked)))
+    assert middle / small == pytest.approx(16, rel=0.3)
+    assert large / middle == pytest.approx(16, rel=0.3)
+
+
+def test_a_training_that_was_cut_short_costs_what_a_whole_one_would_have() -> None:
+    observed = Observed(Direction.MINIMIZE)
+    observed.began(0, {"rate": 1e-3, "width": 64})
+    observed.measured(0, 300, 4.0, 900)
+    observed.took(0, 300, 12.0)
+    observed.began(1, {"rate": 1e-3, "width": 128})
+    observed.measured(1, 250, 4.0, None)  # of an unknown length: as far as it has come
+    observed.took(1, 250, 12.0)
+    assert [seen.seconds for seen in observed.trials] == [36.0, 12.0]
+
+
+def test_where_nothing_or_all_the_same_was_timed_costs_do_not_differ() -> None:
+    observed, generator, encoding = Observed(Direction.MINIMIZE), random.Random(3), Encoding(PLAIN)
+    for number in range(6):
+        told(observed, number, PLAIN.draw(generator), 1.0, Ending.COMPLETE)
+    places = encoding.features(encoding.units_of([PLAIN.draw(generator) for _ in range(4)]))
+    assert Expense(encoding, observed.trials).of(places).tolist() == [1.0] * 4
+    for number in range(6):
+        observed.took(number, 900, 30.0)
+    assert Expense(encoding, observed.trials).of(places).tolist() == [1.0] * 4
+
+
+def test_of_places_that_promise_alike_the_cheaper_ones_come_first() -> None:
+    asked: dict[bool, list[Value]] = {False: [], True: []}
+    for seed, cost_aware in itertools.product(range(5), asked):
+        suggester = ModelBased(SIZED, Direction.MINIMIZE, seed, cost_aware=cost_aware)
+        observed = Observed(Direction.MINIMIZE)
+        for number in range(7):
+            timed(number, observed, suggester.suggest(number, observed, fits))
+        asked[cost_aware] += [seen.parameters["width"] for seen in observed.trials[4:]]
+    assert set(asked[True]) <= {64, 128}
+    assert sum(width in (512, 1024) for width in asked[False]) >= 5
+
+
 def test_options_are_checked() -> None:
+    with pytest.raises(UserError, match="requires true or false, got 'yes'"):
+        make_suggester(Strategy("auto", {"cost_aware": "yes"}), PLAIN, Direction.MINIMIZE, 0)
     with pytest.raises(UserError, match="Did you mean 'startup'"):
         make_suggester(Strategy("auto", {"start_up": 3}), PLAIN, Direction.MINIMIZE, 0)
     with pytest.raises(UserError, match="whole number from 1"):
