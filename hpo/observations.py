@@ -85,6 +85,8 @@ class Observed:
         self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
         self.trials: list[Seen] = []
         self.useful = 0
+        self.cut_short = False
+        """Whether any trial of the study has been set aside or stopped: to begin one is then cheap."""
         self._own: dict[int, Seen] = {}
         self._running: dict[int, Seen] = {}
         self._ranked: list[tuple[_Rank, Seen]] = []
@@ -114,7 +116,7 @@ class Observed:
     def set_aside(self, number: int) -> None:
         """A trial waits: it counts as one that was stopped, until it is taken up again."""
         seen = self._running.pop(number)
-        seen.waits = True
+        seen.waits = self.cut_short = True
         self._rank(seen)
 
     def taken_up(self, number: int) -> None:
@@ -128,6 +130,7 @@ class Observed:
         self.taken_up(number)
         seen = self._running.pop(number)
         seen.ending, seen.value = ending, value
+        self.cut_short |= ending is Ending.STOPPED
         if seen.says_nothing:
             self.useful -= not seen.repeat
         else:

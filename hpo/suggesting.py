@@ -1,5 +1,8 @@
 """The sampler `auto`: evenly spread configurations first, then where a model of all curves expects to improve.
 
+Where trials are cut short, every fifth goes on being one of the evenly spread: a model that is sure of the wrong place
+would not look elsewhere by itself, and to look costs a first rung.
+
 Its choice is a function of the recorded trials, the study's seed and the trial's number: a study that was interrupted
 goes on as it would have gone on. Knows no Optuna.
 """
@@ -40,6 +43,7 @@ _MOST_TRIALS = 64  # that a model is made of; it costs the number of their measu
 _LEADING = 32
 _APART = 0.06  # of an axis: two that are nearer tell the same, within the noise of training
 _FIRST = 12  # trials, by which values are scaled
+_EXPLORES = 5  # of so many trials, one is a point of the Sobol sequence, where a trial that is no good is cut short
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 _LITTLE = 0.02  # of the good half's spread: to expect less improvement is to have found what the model can tell apart
@@ -100,7 +104,7 @@ def make_suggester(
 
 
 class ModelBased:
-    """Scrambled Sobol points, then the largest expected improvement under `hpo.surrogate`.
+    """Scrambled Sobol points, then the largest expected improvement under `hpo.surrogate`, and some more of the points.
 
     Args:
         space: what is searched.
@@ -138,7 +142,8 @@ class ModelBased:
         if self._encoding is None:
             self._encoding = Encoding(self._space)
         self._note_tried(observed, self._encoding)
-        if observed.useful < self._startup or not any(trial.curve for trial in observed.trials):
+        explores = observed.cut_short and number % _EXPLORES == _EXPLORES - 1
+        if explores or observed.useful < self._startup or not any(trial.curve for trial in observed.trials):
             return self._spread(self._encoding, number, fits)
         mixed = zlib.crc32(f"{self._seed}/{number}".encode())
         with single_threaded():

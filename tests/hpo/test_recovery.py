@@ -403,7 +403,7 @@ def test_a_trial_that_was_stopped_stays_so_on_a_full_disk(play: Callable[..., Pl
     search = play(lambda job, slot: FINE, trials=1)
     search.launcher.disk_full = True
     stopped = Outcome(Ending.STOPPED, "place 3 of 5")
-    search.study.report = lambda assignment, measurement, *, length: stopped  # type: ignore[method-assign]
+    search.study.report = lambda *said, **known: stopped  # type: ignore[method-assign]
     list(search.events())
     assert search.study.told[0] == stopped
 
