@@ -43,6 +43,8 @@ _MOST_TRIALS = 64  # that a model is made of; it costs the number of their measu
 _LEADING = 32
 _APART = 0.06  # of an axis: two that are nearer tell the same, within the noise of training
 _FIRST = 12  # trials, by which values are scaled
+_CHANCE = 0.1  # to be better than the best: where points go on being spread, what has less is left to them
+_LEFT = 1e-6  # of its improvement, so that it is asked for after all others
 _EXPLORES = 5  # of so many trials, one is a point of the Sobol sequence, where a trial that is no good is cut short
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
@@ -145,11 +147,9 @@ class ModelBased:
         explores = observed.cut_short and number % _EXPLORES == _EXPLORES - 1
         if explores or observed.useful < self._startup or not any(trial.curve for trial in observed.trials):
             return self._spread(self._encoding, number, fits)
-        mixed = zlib.crc32(f"{self._seed}/{number}".encode())
         with single_threaded():
             observed = scalarized(observed, _LEVELS, self._seed, number) if self._weighs else observed
-            chosen = observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, mixed)
-            return self._improve(self._encoding, number, chosen, fits)
+            return self._improve(self._encoding, number, observed, fits)
 
     def _note_tried(self, observed: Observed, encoding: Encoding) -> None:
         """Remember which places were tried, each trial once."""
@@ -179,11 +179,14 @@ class ModelBased:
 
     # -- with a model -----------------------------------------------------------------------------------
 
-    def _improve(self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits) -> dict[str, Value]:
+    def _improve(self, encoding: Encoding, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         import numpy as np
 
-        generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
-        model = _Model(encoding, seen, self._sign, Expense(encoding, seen) if self._cost_aware else None)
+        mixed = zlib.crc32(f"{self._seed}/{number}".encode())
+        generator = np.random.default_rng(mixed)
+        seen = observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, mixed)
+        expense = Expense(encoding, seen) if self._cost_aware else None
+        model = _Model(encoding, seen, self._sign, expense, explores=not observed.cut_short)
         model.believe([index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve])
 
         def ranked(pool_MP: Array) -> list[tuple[float, Array]]:
@@ -204,9 +207,25 @@ class ModelBased:
 
 
 class _Model:
-    """What a model of all curves expects of places of the cube, against the best of the trials it is made of."""
+    """What a model of all curves expects of places of the cube, against the best of the trials it is made of.
 
-    def __init__(self, encoding: Encoding, seen: Sequence[Seen], sign: float, expense: Expense | None = None) -> None:
+    Args:
+        encoding: of the space.
+        seen: the trials.
+        sign: 1 where a smaller value of the metric is better, else -1.
+        expense: what trainings cost, where that is to count.
+        explores: whether it is on the model alone to look where little is known.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        seen: Sequence[Seen],
+        sign: float,
+        expense: Expense | None = None,
+        *,
+        explores: bool = True,
+    ) -> None:
         import numpy as np
 
         from hpo.surrogate import Observations, Surrogate
@@ -223,6 +242,7 @@ class _Model:
         self._depth, self._level = table.target()
         self._settled: bool | None = None  # decided by the first places that are asked for
         self._expense = expense
+        self._explores = explores
         self._look()
 
     def _look(self) -> None:
@@ -246,15 +266,21 @@ class _Model:
     def gain(self, places_MP: Array) -> Array:
         """What snapped places promise: expected improvement, in their order; by cost, where that is to count.
 
+        A place that is expected to be bad promises much where the model is unsure enough; where exploring is not its
+        business, such a small chance comes after all others.
+
         Where there is next to none anywhere, what is left to find is finer than the model: then, of the places that may
         be as good as the best, the least known promises most.
         """
         import numpy as np
+        from scipy.special import ndtr
 
         features = self.encoding.features(places_MP)
         mean, spread = self._surrogate.predict(features, self._depth, self._level)
         best = float(self._mean_N.min())
         improvement = expected_improvement(mean, spread, best)
+        if not self._explores:
+            improvement = np.where(ndtr((best - mean) / spread) < _CHANCE, _LEFT * improvement, improvement)
         if self._settled is None:
             self._settled = bool(improvement.max() < _LITTLE)
         cost = 1.0 if self._expense is None else self._expense.of(features)

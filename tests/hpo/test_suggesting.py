@@ -14,7 +14,7 @@ from hpo.errors import UserError
 from hpo.expense import Expense
 from hpo.observations import Observed, Seen
 from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
-from hpo.suggesting import ModelBased, expected_improvement, make_suggester
+from hpo.suggesting import ModelBased, _Model, expected_improvement, make_suggester
 from hpo.surrogate import Observations, Surrogate
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Ending, Value
@@ -328,6 +328,22 @@ def test_where_trials_are_cut_short_every_fifth_is_spread_over_the_space() -> No
     down, _, up, plain = searches
     assert [number for number in range(5, 20) if down[number] == up[number]] == [9, 14, 19]
     assert all(up[number] != plain[number] for number in (9, 14, 19))
+
+
+@pytest.mark.parametrize("explores", [True, False])
+def test_where_others_explore_a_small_chance_of_much_is_left_to_them(
+    explores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = [Seen({"rate": 1e-3, "dropout": 0.1}, [(900, 3.0)], 900, Ending.COMPLETE, 3.0, place) for place in range(3)]
+    encoding = Encoding(PLAIN)
+    model = _Model(encoding, seen, 1.0, explores=explores)
+    model._mean_N = np.array([-1.0, 0.0, 1.0])
+    sure, unlikely = np.array([-1.0, 2.3]), np.array([0.1, 2.0])
+    monkeypatch.setattr(model._surrogate, "predict", lambda *where: (sure, unlikely))
+    likely, small = model.gain(np.array([[0.2, 0.2], [0.9, 0.9]]))
+    assert likely == pytest.approx(0.1 / math.sqrt(2 * math.pi))
+    assert bool(small > likely) is explores
+    assert small > 0
 
 
 def test_options_are_checked() -> None:
