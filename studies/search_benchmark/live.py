@@ -1,6 +1,6 @@
 """Does replay tell the truth? A small real search by our default and by Optuna's, beside what replay predicts of it.
 
-    python studies/search_benchmark/live.py FOLDER [--seeds 3] [--recorded 60]
+    python studies/search_benchmark/live.py FOLDER [--sweep live.yaml] [--seeds 3] [--recorded 60]
 
 Into FOLDER: a study of configurations spread evenly over the space, each trained in full (the table that is replayed),
 then for each seed a study by `auto` and one by TPE with the median rule, one after the other, in turns. What each had
@@ -31,10 +31,10 @@ OURS = ("auto", ("search.sampler=auto", "search.pruner=auto"), 60)
 THEIRS = ("tpe", ("search.sampler=tpe", "search.pruner=median", RUNGS), 40)
 
 
-def run(folder: Path, name: str, trials: int, *assignments: str) -> None:
+def run(folder: Path, sweep: Path, name: str, trials: int, *assignments: str) -> None:
     if (folder / name / "study.json").exists() and History.read(folder / name / "journal.jsonl").state == "finished":
         return
-    verb = ["run", str(HERE / "live.yaml"), "--name", name, "--trials", str(trials)]
+    verb = ["run", str(sweep), "--name", name, "--trials", str(trials)]
     options = [part for text in assignments for part in ("--set", text)]
     if (folder / name / "study.json").exists():
         verb, options = ["resume", name], []
@@ -61,14 +61,15 @@ def by(curve: list[tuple[int, float]], tokens: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--sweep", type=Path, default=HERE / "live.yaml")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recorded", type=int, default=60)
     given = parser.parse_args()
-    folder = given.folder
+    folder, sweep = given.folder, given.sweep
     for seed in range(given.seeds):
         for label, assignments, trials in (OURS, THEIRS) if seed % 2 == 0 else (THEIRS, OURS):
-            run(folder, f"{label}-{seed}", trials, f"search.seed={seed}", *assignments)
-    run(folder, "recorded", given.recorded, "search.sampler=qmc", "search.pruner=none", RUNGS)
+            run(folder, sweep, f"{label}-{seed}", trials, f"search.seed={seed}", *assignments)
+    run(folder, sweep, "recorded", given.recorded, "search.sampler=qmc", "search.pruner=none", RUNGS)
     full = 200_000
     curves = {(label, seed): found(folder, f"{label}-{seed}") for label, *_ in (OURS, THEIRS)
               for seed in range(given.seeds)}  # fmt: skip
