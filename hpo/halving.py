@@ -169,6 +169,11 @@ class Ladder:
         """Trials of a rung, best first; of equals, the lowest number."""
         return (number for _, number in self._sorted[level])
 
+    def first(self, level: Level, places: int, waiting: Mapping[int, Level]) -> int | None:
+        """Of the first so many on the rung, the first that waits there."""
+        best = itertools.islice(self.order(level), places)
+        return next((number for number in best if waiting.get(number) == level), None)
+
     def last(self, level: Level, numbers: Container[int]) -> int:
         """Of some trials, the last on the rung."""
         return next(number for number in reversed(list(self.order(level))) if number in numbers)
@@ -269,10 +274,10 @@ class PausingHalving(_Halving):
     def revive(self, *, last: bool) -> int | None:
         """The best one above the cut, highest rung first."""
         for level in sorted(set(self._waiting.values()), key=lambda level: (-level[1], level[0])):
-            for number in itertools.islice(self._ladder.order(level), self._places(level, last=last)):
-                if self._waiting.get(number) == level:
-                    del self._waiting[number]
-                    return number
+            number = self._ladder.first(level, self._places(level, last=last), self._waiting)
+            if number is not None:
+                del self._waiting[number]
+                return number
         return None
 
     def _places(self, level: Level, *, last: bool) -> int:
