@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hpo.errors import UserError, did_you_mean
 from hpo.observations import Observed, Seen
-from hpo.parego import scalarized
+from hpo.parego import Weighed
 from hpo.space import Space
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Value
@@ -118,6 +118,7 @@ class ModelBased:
         self._noted: Observed | None = None
         self._counted = 0
         self._tried: set[bytes] = set()
+        self._weighing: Weighed | None = None
 
     def suggest(self, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         from hpo.encoding import Encoding
@@ -129,9 +130,14 @@ class ModelBased:
             return self._spread(self._encoding, number, fits)
         mixed = zlib.crc32(f"{self._seed}/{number}".encode())
         with single_threaded():
-            observed = scalarized(observed, _LEVELS, self._seed, number) if self._weighs else observed
-            chosen = observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, mixed)
+            bounds = (_MOST_TRIALS, _LEADING, _FIRST, mixed)
+            chosen = self._weighed(observed).chosen(number, *bounds) if self._weighs else observed.chosen(*bounds)
             return self._improve(self._encoding, number, chosen, fits)
+
+    def _weighed(self, observed: Observed) -> Weighed:
+        if self._weighing is None or self._weighing.observed is not observed:
+            self._weighing = Weighed(observed, _LEVELS, self._seed)
+        return self._weighing
 
     def _note_tried(self, observed: Observed, encoding: Encoding) -> None:
         """Remember which places were tried, each trial once."""
