@@ -150,6 +150,8 @@ class _Front:
                 if any(dominates(other, point) for other in others.values())
             }
         found = _dominated(self.columns(), list(zip(*others.values(), strict=True)))
+        if not found.any():
+            return {}
         return {key: self.points[key] for key, is_one in zip(self.points, found, strict=True) if is_one}
 
     def replace(self, old: Mapping[int, Point], new: Mapping[int, Point]) -> None:
@@ -168,14 +170,15 @@ class _Front:
         return sorted(self.points)
 
     def order(self) -> list[int]:
-        if self._order is None:
+        if self._order is None and len(self.points) > _NET:
+            import numpy as np
+
+            keys = np.fromiter(self.points, np.int64, len(self.points))
+            by_key = keys.argsort()
+            self._order = keys[by_key[_spread_of_many(self.columns()[:, by_key])]].tolist()
+        elif self._order is None:
             members = self.members()
-            if len(members) > _NET:
-                place = {key: position for position, key in enumerate(self.points)}
-                found = _spread_of_many(self.columns()[:, [place[key] for key in members]])
-            else:
-                found = spread([self.points[key] for key in members])
-            self._order = [members[position] for position in found]
+            self._order = [members[position] for position in spread([self.points[key] for key in members])]
         return self._order
 
 
