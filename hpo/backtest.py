@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from hpo import tradeoff
 from hpo.errors import UserError, did_you_mean
 from hpo.folder import find_study
 from hpo.halving import RULES
@@ -70,7 +71,7 @@ def target(name: str, studies: Path) -> Target:
     from hpo.run import reopened
 
     plan = reopened(folder)
-    table = study_table(folder, plan.space, plan.metric, History.read(folder.journal))
+    table = study_table(folder, plan.space, plan.tradeoff, History.read(folder.journal))
     whole, guessed, error = continued(table)
     return Target(whole, is_study=True, guessed=guessed, error=error)
 
@@ -132,17 +133,37 @@ def shares(text: str | None) -> tuple[Fraction, ...]:
 
 
 def entrants(
-    samplers: Sequence[str], pruners: Sequence[str], rungs: tuple[Fraction, ...], *, is_study: bool, curves: bool
+    samplers: Sequence[str],
+    pruners: Sequence[str],
+    rungs: tuple[Fraction, ...],
+    *,
+    is_study: bool,
+    curves: bool,
+    weighs: bool = False,
 ) -> tuple[list[Entrant], list[Entrant]]:
-    """Those that stop the recorded trials in their order, and those that search anew."""
+    """Those that stop the recorded trials in their order, and those that search anew.
+
+    Where the table `weighs` several metrics against each other, only those that a sweep may name there.
+
+    Raises:
+        UserError: there is no such strategy, or it knows one metric only.
+    """
     rules = [strategy(text, PRUNERS, "pruner") for text in pruners or _RULES]
+    searches = [(Strategy(sampler), Strategy(rule)) for sampler, rule in _SEARCHES]
+    if weighs:
+        named = [(sampler, "sampler") for text in samplers for sampler in [strategy(text, SAMPLERS, "sampler")]]
+        named += [(rule, "pruner") for rule in rules if pruners]
+        for one, what in named:
+            able = tradeoff.SAMPLERS if what == "sampler" else tradeoff.PRUNERS
+            if one.name not in able:
+                raise UserError(f"--{what} {one}: knows one metric, and there is a trade-off. Use {', '.join(able)}.")
+        rules = [rule for rule in rules if rule.name in tradeoff.PRUNERS]
+        searches = [one for one in searches if one[0].name in tradeoff.SAMPLERS and one[1].name in tradeoff.PRUNERS]
     backtests = [Entrant(_rule_name(rule, rungs), RECORDED, _rule(rule), _rungs(rule, rungs)) for rule in rules]
     if samplers:
         names = [strategy(text, SAMPLERS, "sampler") for text in samplers]
         own = rules if pruners else [Strategy("auto" if curves else "none")]
         searches = [(sampler, rule) for sampler in names for rule in own]
-    else:
-        searches = [(Strategy(sampler), Strategy(rule)) for sampler, rule in _SEARCHES]
     fresh = [
         Entrant(
             f"{sampler}, {_rule_name(rule, rungs)}" if curves else str(sampler),

@@ -6,11 +6,10 @@ Optuna, no process and no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
-from hpo import pareto
 from hpo.halving import Ladder, Level, Look, PausingHalving
-from hpo.pareto import Point
+from hpo.pareto import Fronts
 from hpo.trials import Direction, Rung
 
 
@@ -19,29 +18,31 @@ class FrontLadder(Ladder):
 
     def __init__(self, direction: Direction, reduction_factor: int, rungs: Sequence[Rung] = ()) -> None:
         super().__init__(direction, reduction_factor, rungs)
-        self._points: dict[Level, dict[int, Point]] = {}
-        self._orders: dict[Level, list[int]] = {}
+        self._fronts: dict[Level, Fronts] = {}
 
     def place(self, look: Look) -> Level | None:
         level = super().place(look)
         if level is not None:
-            self._points.setdefault(level, {})[look.number] = look.point
-            self._orders.pop(level, None)
+            self._fronts.setdefault(level, Fronts()).put(look.number, look.point)
         return level
 
     def order(self, level: Level) -> Iterator[int]:
-        if level not in self._orders:
-            numbers = sorted(self._points[level])
-            points = [self._points[level][number] for number in numbers]
-            self._orders[level] = [numbers[index] for index in pareto.ranked(points)]
-        return iter(self._orders[level])
+        return self._fronts[level].ranked()
 
     def before(self, number: int, level: Level) -> int:
-        return list(self.order(level)).index(number)
+        return self._fronts[level].before(number)
+
+    def first(self, level: Level, places: int, waiting: Mapping[int, Level]) -> int | None:
+        return self._fronts[level].first(places, lambda number: waiting.get(number) == level)
+
+    def last(self, level: Level, numbers: Container[int]) -> int:
+        found = self._fronts[level].last(numbers.__contains__)
+        assert found is not None, "some are on the rung"
+        return found
 
     def leading(self, level: Level) -> int:
         """How many on the rung are dominated by none."""
-        return len(pareto.front(list(self._points[level].values())))
+        return self._fronts[level].leading
 
 
 class FrontHalving(PausingHalving):

@@ -67,6 +67,10 @@ class Rule(Protocol):
         """A trial that was set aside and is to go on now; with `last`, no further trial will be begun."""
         ...
 
+    def taken_up(self, number: int) -> None:
+        """A trial is one that `revive` named in an earlier run. It may be set aside again, or have ended."""
+        ...
+
     def ended(self, number: int) -> None:
         """A trial has ended, however it did."""
         ...
@@ -87,6 +91,9 @@ class Lasting:
 
     def revive(self, *, last: bool) -> int | None:
         return None
+
+    def taken_up(self, number: int) -> None:
+        """Nothing is remembered."""
 
     def ended(self, number: int) -> None:
         """Nothing is remembered."""
@@ -175,6 +182,11 @@ class Ladder:
     def order(self, level: Level) -> Iterator[int]:
         """Trials of a rung, best first; of equals, the lowest number."""
         return (number for _, number in self._sorted[level])
+
+    def first(self, level: Level, places: int, waiting: Mapping[int, Level]) -> int | None:
+        """Of the first so many on the rung, the first that waits there."""
+        best = itertools.islice(self.order(level), places)
+        return next((number for number in best if waiting.get(number) == level), None)
 
     def last(self, level: Level, numbers: Container[int]) -> int:
         """Of some trials, the last on the rung."""
@@ -283,16 +295,20 @@ class PausingHalving(_Halving):
         if number in self._ladder.highest:
             self._waiting[number] = self._ladder.highest[number]
 
+    def taken_up(self, number: int) -> None:
+        """It no longer waits, and that is all: the rungs tell who has gone on."""
+        self._waiting.pop(number, None)
+
     def ended(self, number: int) -> None:
         self._waiting.pop(number, None)
 
     def revive(self, *, last: bool) -> int | None:
         """The best one above the cut, highest rung first."""
         for level in sorted(set(self._waiting.values()), key=lambda level: (-level[1], level[0])):
-            for number in itertools.islice(self._ladder.order(level), self._places(level, last=last)):
-                if self._waiting.get(number) == level:
-                    del self._waiting[number]
-                    return number
+            number = self._ladder.first(level, self._places(level, last=last), self._waiting)
+            if number is not None:
+                del self._waiting[number]
+                return number
         return None
 
     def _places(self, level: Level, *, last: bool) -> int:
@@ -320,23 +336,27 @@ class BestOfRung:
             raise ValueError(f"keep requires a whole number from 1, got {keep!r}")
         self._direction = direction
         self._keep = keep
-        self._values: dict[int, float] = {}
+        self._first: dict[int, tuple[int, float]] = {}  # progress and value
         self._waiting: set[int] = set()
         self._gone_on: set[int] = set()
 
     def recall(self, look: Look) -> None:
-        if look.number in self._values:
-            self._gone_on.add(look.number)
-        self._values.setdefault(look.number, look.value)
+        self._first.setdefault(look.number, (look.progress, look.value))
 
     def judge(self, look: Look, prunes: Callable[[], bool]) -> Verdict | None:
-        if look.number in self._values or look.final:
+        if look.final:
             return None
-        self._values[look.number] = look.value
+        first, _ = self._first.setdefault(look.number, (look.progress, look.value))
+        if look.progress > first:
+            return None
         return Paused(f"waits at {look.progress:,} for the others; the best {self._keep} go on")
 
     def set_aside(self, number: int) -> None:
         self._waiting.add(number)
+
+    def taken_up(self, number: int) -> None:
+        self._gone_on.add(number)
+        self._waiting.discard(number)
 
     def ended(self, number: int) -> None:
         self._waiting.discard(number)
@@ -347,8 +367,7 @@ class BestOfRung:
         order = self._order()
         if not order:
             return None
-        self._gone_on.add(order[0])
-        self._waiting.discard(order[0])
+        self.taken_up(order[0])
         return order[0]
 
     def least(self) -> int | None:
@@ -356,7 +375,7 @@ class BestOfRung:
 
     def _order(self) -> list[int]:
         sign = 1.0 if self._direction is Direction.MINIMIZE else -1.0
-        return sorted(self._waiting & self._values.keys(), key=lambda number: (sign * self._values[number], number))
+        return sorted(self._waiting & self._first.keys(), key=lambda number: (sign * self._first[number][1], number))
 
 
 def checked(reduction_factor: int) -> int:

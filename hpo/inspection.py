@@ -117,8 +117,9 @@ def replay(
     found = backtest.target(what, studies)
     shares = backtest.shares(rungs)
     backtests, searches = backtest.entrants(
-        sampler or [], pruner or [], shares, is_study=found.is_study, curves=found.table.has_curves
-    )
+        sampler or [], pruner or [], shares, is_study=found.is_study, curves=found.table.has_curves,
+        weighs=bool(found.table.others),
+    )  # fmt: skip
     table, validated = backtest.answering(found.table, answers)
     for line in telling.about(table, found.guessed, found.error):
         console.print(line, markup=False, soft_wrap=True)

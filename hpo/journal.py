@@ -246,8 +246,9 @@ class TrialRecord:
     """One trial as the journal tells it. `ending` is None while it runs or waits to be resumed.
 
     Of a shared study, `place` is the study folder of the coordinator that ran it last. `set_back` says that it waits
-    to be begun again after something happened to it; `paused`, why a rule set it aside, while it is. `repeat` says that
-    it is trial 0's configuration once more, with another seed (`search.seeds`): it is no rival of the others.
+    to be begun again after something happened to it; `paused`, why a rule set it aside, while it is; `taken_up_at`, the
+    progress at which the rule last took it up again, None where it never did. `repeat` says that it is trial 0's
+    configuration once more, with another seed (`search.seeds`): it is no rival of the others.
     """
 
     number: int
@@ -276,6 +277,7 @@ class TrialRecord:
     set_back: bool = False
     paused: str = ""
     repeat: bool = False
+    taken_up_at: int | None = None
 
     @property
     def progress(self) -> int:
@@ -284,6 +286,14 @@ class TrialRecord:
     @property
     def metrics(self) -> Mapping[str, float]:
         return self.measurements[-1].metrics if self.measurements else {}
+
+    @property
+    def may_be_unanswered(self) -> bool:
+        """Whether its coordinator died, perhaps before it answered the last measurement; it is then judged once more.
+
+        Where the stopping rule has taken it up since, the answer is known: it is to go on.
+        """
+        return self.ending is None and not self.interrupted and self.taken_up_at != self.progress
 
     @property
     def state(self) -> str:
@@ -329,6 +339,7 @@ class History:
             case "started" if number in self.trials:
                 trial = self.trials[number]
                 trial.attempts += 1
+                trial.taken_up_at = trial.progress if trial.paused else trial.taken_up_at
                 trial.slot, trial.interrupted, trial.set_back, trial.paused = line["slot"], False, False, ""
                 trial.place = line.get("place", "")
             case "started":

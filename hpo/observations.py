@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hpo.pareto import Point
@@ -156,18 +156,21 @@ class Observed:
         values; and others drawn from the rest. Trials that run are always among them. Takes no longer of many trials
         than of few.
         """
-        if len(self._ranked) <= most:
-            kept = {seen.place: seen for _, seen in self._ranked}
-        else:
-            kept = {seen.place: seen for _, seen in self._ranked[:leading]}
-            kept |= {seen.place: seen for seen in self.trials[:first] if seen.waits or seen.is_known}
-            drawn = random.Random(seed).sample(
-                range(leading, len(self._ranked)), min(most, len(self._ranked) - leading)
-            )
-            for index in drawn:
-                if len(kept) >= most:
-                    break
-                _, seen = self._ranked[index]
-                kept[seen.place] = seen
-        kept |= {seen.place: seen for seen in self._running.values()}
-        return [kept[place] for place in sorted(kept)]
+        begun = [seen.place for seen in self.trials[:first] if seen.waits or seen.is_known]
+        kept = chosen(len(self._ranked), lambda index: self._ranked[index][1].place, begun, most, leading, seed)
+        kept |= {seen.place for seen in self._running.values()}
+        return [self.trials[place] for place in sorted(kept)]
+
+
+def chosen(
+    count: int, place: Callable[[int], int], first: Iterable[int], most: int, leading: int, seed: int
+) -> set[int]:
+    """Places of those that a model is made of, of so many in the order of their promise; see `Observed.chosen`."""
+    if count <= most:
+        return {place(index) for index in range(count)}
+    kept = {place(index) for index in range(leading)} | set(first)
+    for index in random.Random(seed).sample(range(leading, count), min(most, count - leading)):
+        if len(kept) >= most:
+            break
+        kept.add(place(index))
+    return kept

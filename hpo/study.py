@@ -151,9 +151,8 @@ class Study:
         self._live: dict[int, Trial] = {}
         self._curves: dict[int, list[Measured]] = {}
         self._observed = Observed(self._metric.direction, self._lessons)
-        # Their coordinator died, perhaps before it answered their last measurement: it is judged once more.
         self._has_overflown = any(trial.ending is Ending.OUT_OF_MEMORY for trial in history.ended)
-        self._unanswered = {trial.number for trial in history.unfinished if not trial.interrupted}
+        self._unanswered = {trial.number for trial in history.unfinished if trial.may_be_unanswered}
         with quiet():
             self._study = self._opened(history, pruner)
             self._reconcile(history)
@@ -418,6 +417,8 @@ class Study:
             self._rule.recall(self._look(record.number, curve, record.length))
         if record.measurements:
             self._observed.took(record.number, record.progress, record.timed)
+        if record.taken_up_at is not None:
+            self._rule.taken_up(record.number)
         if record.paused:
             self._rule.set_aside(record.number)
             self._observed.set_aside(record.number)

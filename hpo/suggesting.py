@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from hpo.errors import UserError, did_you_mean
 from hpo.expense import Expense
 from hpo.observations import Observed, Seen
-from hpo.parego import scalarized
+from hpo.parego import Weighed
 from hpo.space import Space
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Value
@@ -137,6 +137,7 @@ class ModelBased:
         self._noted: Observed | None = None
         self._counted = 0
         self._tried: set[bytes] = set()
+        self._weighing: Weighed | None = None
 
     def suggest(self, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         from hpo.encoding import Encoding
@@ -148,8 +149,14 @@ class ModelBased:
         if explores or observed.useful < self._startup or not any(trial.curve for trial in observed.trials):
             return self._spread(self._encoding, number, fits)
         with single_threaded():
-            observed = scalarized(observed, _LEVELS, self._seed, number) if self._weighs else observed
-            return self._improve(self._encoding, number, observed, fits)
+            bounds = (_MOST_TRIALS, _LEADING, _FIRST, zlib.crc32(f"{self._seed}/{number}".encode()))
+            chosen = self._weighed(observed).chosen(number, *bounds) if self._weighs else observed.chosen(*bounds)
+            return self._improve(self._encoding, number, chosen, fits, explores=not observed.cut_short)
+
+    def _weighed(self, observed: Observed) -> Weighed:
+        if self._weighing is None or self._weighing.observed is not observed:
+            self._weighing = Weighed(observed, _LEVELS, self._seed)
+        return self._weighing
 
     def _note_tried(self, observed: Observed, encoding: Encoding) -> None:
         """Remember which places were tried, each trial once."""
@@ -179,14 +186,14 @@ class ModelBased:
 
     # -- with a model -----------------------------------------------------------------------------------
 
-    def _improve(self, encoding: Encoding, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
+    def _improve(
+        self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits, *, explores: bool
+    ) -> dict[str, Value]:
         import numpy as np
 
-        mixed = zlib.crc32(f"{self._seed}/{number}".encode())
-        generator = np.random.default_rng(mixed)
-        seen = observed.chosen(_MOST_TRIALS, _LEADING, _FIRST, mixed)
+        generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
         expense = Expense(encoding, seen) if self._cost_aware else None
-        model = _Model(encoding, seen, self._sign, expense, explores=not observed.cut_short)
+        model = _Model(encoding, seen, self._sign, expense, explores=explores)
         model.believe([index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve])
 
         def ranked(pool_MP: Array) -> list[tuple[float, Array]]:

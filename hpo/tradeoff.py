@@ -80,9 +80,14 @@ def sign(metric: Metric) -> float:
 def read(document: Document, own: str) -> tuple[Metric, ...]:
     """The section `tradeoff:`.
 
+    An entry with a mistake keeps its place and what is sound of it, so that the rest is checked as well.
+
     Args:
         document: notes what is wrong.
         own: name of the study's metric.
+
+    Returns:
+        A metric for each entry; a name that cannot be is left empty.
     """
     node = document.tree.get("tradeoff")
     if node is None:
@@ -93,6 +98,7 @@ def read(document: Document, own: str) -> tuple[Metric, ...]:
             f"requires a list of one or two metrics such as [{{name: model/parameters, direction: minimize}}], "
             f"got {node!r}.",
         )
+    if not isinstance(node, list):
         return ()
     found: list[Metric] = []
     for index, item in enumerate(node):
@@ -102,10 +108,12 @@ def read(document: Document, own: str) -> tuple[Metric, ...]:
             document.wrong(
                 ("tradeoff", index, "name"), f"requires the name of a metric the objective measures, got {name!r}."
             )
+            name = ""
         elif name in (own, *(metric.name for metric in found)):
             document.wrong(("tradeoff", index, "name"), f"{name} is there already; a metric is weighed against others.")
-        elif direction in list(Direction):
-            found.append(Metric(name, Direction(direction)))
+            name = ""
         if direction not in list(Direction):
             document.wrong(("tradeoff", index, "direction"), f"requires minimize or maximize, got {direction!r}.")
-    return tuple(found) if len(found) == len(node) else ()  # a part of a trade-off is another trade-off
+            direction = Direction.MINIMIZE
+        found.append(Metric(name, Direction(direction)))
+    return tuple(found)

@@ -5,13 +5,14 @@ Knows no terminal and no file.
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 
 from hpo.journal import History
 from hpo.replay.simulation import Replay, replay
@@ -93,13 +94,30 @@ class Result:
     def regrets(self, spent: float | None = None) -> list[float]:
         """How far the best trained in full is from the table's best when so many whole trainings were spent.
 
+        Of a trade-off, what the trials trained in full lack of the hypervolume of all recorded ones: 1 less their share
+        (`hpo.replay.volume`), from 0 to 1; where a model answers, it may be below 0.
+
         One a seed, in the metric's unit, 0 and above but for noise; infinite where none was trained in full by then.
         """
         minimize = self.table.metric.direction is Direction.MINIMIZE
         limit = None if spent is None else spent * self.table.full_cost
+        if self.table.volume is not None:
+            most = math.inf if limit is None else limit * (1 + 1e-9)
+            counts = [bisect.bisect_right(one.steps, most, key=lambda step: step.spent) for one in self.replays]
+            return [
+                1.0 - shares[count - 1] if count else math.inf
+                for shares, count in zip(self._shares, counts, strict=True)
+            ]
         found = [one.best(self.table.metric.direction.better, limit) for one in self.replays]
         sign = 1.0 if minimize else -1.0
         return [math.inf if best is None else sign * (best - self.table.best) for best in found]
+
+    @cached_property
+    def _shares(self) -> list[list[float]]:
+        """Of each search of a trade-off, the share of the volume after each trial trained in full."""
+        volume = self.table.volume
+        assert volume is not None
+        return [list(volume.shares(step.point for step in one.steps)) for one in self.replays]
 
     def curve(self, grid: Sequence[float]) -> list[float]:
         """The median regret at each of these costs, in whole trainings."""

@@ -92,6 +92,10 @@ class Forest:
         self._grid = _progresses(self._rows)
         self._curves = np.array([_on(table, row, self._grid) for row in self._rows])
         self._finals = finals
+        self._others = {
+            metric.name: np.array([_other_on(table, row, metric.name, self._grid) for row in self._rows])
+            for metric in table.others
+        }
         self._lengths = np.log([row.points[-1].progress for row in self._rows])
         self._rates = np.log([max(row.cost, 1e-12) / row.points[-1].progress for row in self._rows])
 
@@ -108,12 +112,14 @@ class Forest:
         end = max(1, round(math.exp(float(weights @ self._lengths))))
         rate = math.exp(float(weights @ self._rates))
         values = weights @ self._curves
+        others = {name: weights @ curves for name, curves in self._others.items()}
         points = [
-            Point(progress, float(value), rate * progress)
-            for progress, value in zip(self._grid, values, strict=True)
+            Point(progress, float(value), rate * progress, {name: float(own[at]) for name, own in others.items()})
+            for at, (progress, value) in enumerate(zip(self._grid, values, strict=True))
             if progress < end
         ]
-        return Row({}, (*points, Point(end, float(weights @ self._finals), rate * end)), number=nearest.number)
+        last = {name: float(own[-1]) for name, own in others.items()}  # as each recorded trial had it at its own end
+        return Row({}, (*points, Point(end, float(weights @ self._finals), rate * end, last)), number=nearest.number)
 
 
 def _whole(table: Table) -> list[Row]:
@@ -158,6 +164,17 @@ def _on(table: Table, row: Row, grid: list[int]) -> Array:
     if table.metric.at == "best":
         best = np.minimum if table.metric.direction.value == "minimize" else np.maximum
         values = best.accumulate(values)
+    curve: Array = np.interp(grid, [point.progress for point in row.points], values)
+    return curve
+
+
+def _other_on(table: Table, row: Row, name: str, grid: list[int]) -> Array:
+    """A row's curve of a metric that its own is weighed against: of the measurement that the row has its value from."""
+    kept = list(row.points)
+    if table.metric.at == "best":
+        best = min if table.metric.direction.value == "minimize" else max
+        kept = [best(kept[:count], key=lambda point: point.value) for count in range(1, len(kept) + 1)]
+    values = [point.others[name] for point in kept]
     curve: Array = np.interp(grid, [point.progress for point in row.points], values)
     return curve
 

@@ -18,6 +18,7 @@ from hpo.folder import StudyFolder
 from hpo.journal import History, TrialRecord
 from hpo.replay.tables import Point, Row, Table
 from hpo.space import Choices, Dimension, FloatRange, IntRange, Parameter, Space
+from hpo.tradeoff import Tradeoff
 from hpo.trials import Direction, Ending, Metric, Value
 
 Columns = Mapping[str, str]
@@ -230,7 +231,7 @@ _ADAPTERS: tuple[tuple[frozenset[str], Callable[[Path, Sequence[Any]], list[Tabl
 # -- our own --------------------------------------------------------------------------------------------
 
 
-def study_table(folder: StudyFolder, space: Space, metric: Metric, history: History) -> Table:
+def study_table(folder: StudyFolder, space: Space, tradeoff: Tradeoff, history: History) -> Table:
     """The trials of a study, the baseline with its first seed. What they cost is the seconds that they trained.
 
     A table answers a configuration by its first row: the value of a lucky repeat could be found by nobody.
@@ -239,17 +240,18 @@ def study_table(folder: StudyFolder, space: Space, metric: Metric, history: Hist
         UserError: no trial was trained to its end.
     """
     searched = [trial for trial in history.ended if not trial.repeat]
-    rows = tuple(row for trial in searched if (row := _recorded(trial, metric)) is not None)
+    rows = tuple(row for trial in searched if (row := _recorded(trial, tradeoff)) is not None)
     if not any(row.complete for row in rows):
         raise UserError(f"study {folder.name!r} has no trial that was trained to its end: nothing can be replayed.")
     lengths = [trial.length or trial.progress for trial in searched if trial.ending is Ending.COMPLETE]
-    return Table(folder.name, space, metric, rows, max(lengths), "tokens", "seconds", f"study {folder.name}")
+    source, others = f"study {folder.name}", tradeoff.others
+    return Table(folder.name, space, tradeoff.metric, rows, max(lengths), "tokens", "seconds", source, others=others)
 
 
-def _recorded(trial: TrialRecord, metric: Metric) -> Row | None:
+def _recorded(trial: TrialRecord, tradeoff: Tradeoff) -> Row | None:
     if trial.ending not in (Ending.COMPLETE, Ending.STOPPED, Ending.DIVERGED) or not trial.measurements:
         return None
-    points = tuple(_points(trial, metric))
+    points = tuple(_points(trial, tradeoff))
     if not points:
         return None
     return Row(
@@ -261,10 +263,11 @@ def _recorded(trial: TrialRecord, metric: Metric) -> Row | None:
     )
 
 
-def _points(trial: TrialRecord, metric: Metric) -> Iterator[Point]:
+def _points(trial: TrialRecord, tradeoff: Tradeoff) -> Iterator[Point]:
     """Its measurements, their cost shared out by progress: the record has the seconds of the whole."""
     rate = max(trial.seconds, 1e-6) / trial.progress
     for measurement in trial.measurements:
-        value = measurement.metrics.get(metric.name, math.nan)
-        if math.isfinite(value):
-            yield Point(measurement.progress, value, rate * measurement.progress)
+        value, *others = (measurement.metrics.get(metric.name, math.nan) for metric in tradeoff.metrics)
+        if all(map(math.isfinite, (value, *others))):
+            named = dict(zip((metric.name for metric in tradeoff.others), others, strict=True))
+            yield Point(measurement.progress, value, rate * measurement.progress, named)

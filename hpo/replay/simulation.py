@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpo import pareto
 from hpo.folder import StudyFolder
 from hpo.journal import History, Journal, StudyState
 from hpo.launch import Begun, Finished, Happening, Job, Report
 from hpo.operation import OnFailure
 from hpo.replay.tables import Point, Row, Table
 from hpo.search import Search, Trials
-from hpo.trials import Ended, Ending, Event, Measurement, Outcome, Progressed, rung_tokens
+from hpo.trials import Ended, Ending, Event, Measured, Measurement, Outcome, Progressed, rung_tokens
 
 
 class Clock:
@@ -107,17 +108,17 @@ class Simulated:
         for rung in rungs:
             reached = [point for point in row.points if point.progress <= rung]
             if reached and rung < row.points[-1].progress:
-                last = reached[-1]
-                value = self._best(reached) if self.table.metric.at == "best" else last.value
-                found.append(Point(rung, value, last.cost, last.others))
-        end = row.points[-1]
-        return [*found, Point(end.progress, self._best(row.points), end.cost, end.others)]
+                kept = self._kept(reached)
+                found.append(Point(rung, kept.value, reached[-1].cost, kept.others))
+        end, kept = row.points[-1], self._kept(row.points)
+        return [*found, Point(end.progress, kept.value, end.cost, kept.others)]
 
-    def _best(self, points: list[Point] | tuple[Point, ...]) -> float:
+    def _kept(self, points: Sequence[Point]) -> Point:
+        """The measurement that a trial's value is of."""
         if self.table.metric.at == "last":
-            return points[-1].value
-        values = [point.value for point in points]
-        return min(values) if self.table.metric.direction.value == "minimize" else max(values)
+            return points[-1]
+        best = min if self.table.metric.direction.value == "minimize" else max
+        return best(points, key=lambda point: point.value)
 
     def _push(self, at: float, number: int, event: Begun | Report | Finished) -> None:
         heapq.heappush(self._events, (at, next(self._order), number, event))
@@ -170,12 +171,13 @@ class Simulated:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is known after a trial was trained to its end: the cost and time until then, and its value."""
+    """What is known after a trial was trained to its end: the cost and time until then, its value and its point."""
 
     spent: float
     seconds: float
     number: int
     value: float
+    point: pareto.Point = ()
 
 
 @dataclass(frozen=True)
@@ -230,13 +232,14 @@ def replay(table: Table, trials: Trials, *, count: int, slots: int, budget: floa
     )
     steps: list[Step] = []
     endings: dict[str, int] = {}
-    last: dict[int, Progressed] = {}
+    curves: dict[int, list[Measured]] = {}
     for event in search.events():
         if isinstance(event, Progressed):
-            last[event.number] = event
+            curves.setdefault(event.number, []).append(event.measurement)
         if isinstance(event, Ended):
             ending = event.outcome.ending
             endings[ending.value] = endings.get(ending.value, 0) + 1
             if ending is Ending.COMPLETE and event.value is not None:
-                steps.append(Step(launcher.spent, clock.now, event.number, event.value))
+                point = table.tradeoff.point(curves[event.number]) or ()
+                steps.append(Step(launcher.spent, clock.now, event.number, event.value, point))
     return Replay(tuple(steps), launcher.spent, clock.now, endings, tuple(launcher.off_table))

@@ -19,11 +19,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hpo import pareto
 from hpo.encoding import Encoding
+from hpo.replay.volume import Volume
 from hpo.space import Space
 from hpo.sweep import Search
 from hpo.tradeoff import Tradeoff
-from hpo.trials import Metric, Rung, Value
+from hpo.trials import Measurement, Metric, Rung, Value
 
 Array = NDArray[np.float64]
 
@@ -197,10 +199,26 @@ class Table:
                 found.append(abs(one - two))
         return found
 
+    @property
+    def tradeoff(self) -> Tradeoff:
+        return Tradeoff(self.metric, self.others)
+
+    def whole_point(self, row: Row) -> pareto.Point | None:
+        """Of a trade-off, what a row trained to its end reached in each metric, smaller is better."""
+        if row.diverged or not row.complete:
+            return None
+        name = self.metric.name
+        return self.tradeoff.point([Measurement(one.progress, {name: one.value, **one.others}) for one in row.points])
+
+    @cached_property
+    def volume(self) -> Volume | None:
+        """What the trials of a search are measured by; None where there is no trade-off, but one metric."""
+        points = [point for row in self.rows if (point := self.whole_point(row)) is not None]
+        return Volume(points) if points else None
+
     def asked_by(self, search: Search, known: Sequence[Mapping[str, Value]] = ()) -> TableQuestion:
         """The table as what a study searches."""
-        tradeoff = Tradeoff(self.metric, self.others)
-        return TableQuestion(self.metric, search, self.space, tuple(known), search.rungs, tradeoff)
+        return TableQuestion(self.metric, search, self.space, tuple(known), search.rungs, self.tradeoff)
 
 
 @dataclass(frozen=True)
@@ -264,18 +282,22 @@ def _extended(row: Row | None, whole: Sequence[Row]) -> Row | None:
     for progress in sorted(
         {point.progress for other in whole for point in other.points if point.progress > last.progress}
     ):
-        changes = [
-            end - begin
+        pairs = [
+            (begin, end)
             for other in whole
             if (begin := _at(other, last.progress)) is not None and (end := _at(other, progress)) is not None
         ]
-        if changes:
-            value = last.value + statistics.fmean(changes)
-            points.append(Point(progress, value, last.cost + rate * (progress - last.progress)))
+        if pairs:
+            value = last.value + statistics.fmean(end.value - begin.value for begin, end in pairs)
+            others = {
+                name: own + statistics.fmean(end.others[name] - begin.others[name] for begin, end in pairs)
+                for name, own in last.others.items()
+            }
+            points.append(Point(progress, value, last.cost + rate * (progress - last.progress), others))
     if len(points) == len(row.points):
         return None
     return replace(row, points=tuple(points), complete=True)
 
 
-def _at(row: Row, progress: int) -> float | None:
-    return next((point.value for point in row.points if point.progress == progress), None)
+def _at(row: Row, progress: int) -> Point | None:
+    return next((point for point in row.points if point.progress == progress), None)

@@ -14,16 +14,20 @@ from rich.text import Text
 from hpo.replay.contest import Result
 from hpo.replay.modelled import Answers
 from hpo.replay.tables import Table
+from hpo.replay.volume import Volume
 from hpo.statistics import bootstrap
+from hpo.tradeoff import sign
 from hpo.wording import duration, number
 
 
 def about(table: Table, continued: int, error: float | None) -> list[str]:
     """What is replayed, and what of it is a guess."""
     whole = sum(row.complete for row in table.rows)
+    against = "".join(f", {one.direction} {one.name}" for one in table.others)
     lines = [
-        f"{table.name}: {len(table.rows)} recorded trials, {table.metric.direction} {table.metric.name}; "
+        f"{table.name}: {len(table.rows)} recorded trials, {table.metric.direction} {table.metric.name}{against}; "
         f"the best is {number(table.best)}"
+        + (f" ({table.metric.name})" if table.others else "")
         + (f", a whole trial costs {_cost(table.full_cost, table)} on average" if len(table.rows) > 1 else "")
     ]
     if continued:
@@ -33,6 +37,15 @@ def about(table: Table, continued: int, error: float | None) -> list[str]:
         lines.append(
             f"{continued} of them were stopped early: from there they go on here as the {whole - continued} trained in "
             f"full did on average, which is a guess{miss}"
+        )
+    if table.volume is not None:
+        ends = ", ".join(
+            f"{metric.name} {number(sign(metric) * end)}"
+            for metric, end in zip(table.tradeoff.metrics, table.volume.reference, strict=True)
+        )
+        lines.append(
+            f"a trade-off: {len(table.volume.front)} of the {len(table.rows)} are the front. Searches are compared by "
+            f"hypervolume: of what the front dominates, up to {ends}, the share that those trained in full dominate"
         )
     return lines
 
@@ -44,25 +57,40 @@ def _cost(value: float, table: Table) -> str:
 def backtest_view(results: Sequence[Result]) -> RenderableType:
     """Stopping rules on the trials of a study, in the order in which they were run."""
     grid = Grid(box=None, header_style="bold", pad_edge=False, title_justify="left")
-    for column in ("stopping rule, the same trials", "cost", "saved", "in full", "best found", "the winner"):
+    volume = results[0].table.volume
+    found = ("best found", "the winner") if volume is None else ("hypervolume", "the front")
+    for column in ("stopping rule, the same trials", "cost", "saved", "in full", *found):
         grid.add_column(column, justify="left" if column == "stopping rule, the same trials" else "right")
     for result in results:
         whole = sum(row.cost for row in result.table.rows)
         spent = statistics.median(one.spent for one in result.replays)
         full = statistics.median(len(one.steps) for one in result.replays)
-        best = statistics.median_low(sorted(_best(result)))
-        kept = sum(regret <= 1e-12 for regret in result.regrets()) / len(result.replays)
+        regrets = result.regrets()
+        kept = sum(regret <= 1e-12 for regret in regrets) / len(result.replays)
         grid.add_row(
             result.entrant.name,
             _cost(spent, result.table),
             f"{100 * max(0.0, 1 - spent / whole):.0f}%",
             f"{full:.0f} of {len(result.table.rows)}",
-            number(best),
+            number(statistics.median_low(sorted(_best(result)))) if volume is None else _share(regrets),
             Text("kept", style="green")
             if kept == 1
-            else Text("lost" if kept == 0 else f"kept {100 * kept:.0f}%", "red"),
+            else Text(_lost(result, volume) if kept == 0 else f"kept {100 * kept:.0f}%", "red"),
         )
     return grid
+
+
+def _share(regrets: Sequence[float]) -> str:
+    """The median share of the volume, rounded down: 100% is all of it."""
+    share = 1.0 - statistics.median(min(regret, 1.0) for regret in regrets)
+    return f"{math.floor(1000 * share + 1e-9) / 10:g}%"
+
+
+def _lost(result: Result, volume: Volume | None) -> str:
+    if volume is None:
+        return "lost"
+    found = statistics.median_low(volume.found(step.point for step in one.steps) for one in result.replays)
+    return f"{found} of {len(volume.front)}"
 
 
 def _best(result: Result) -> list[float]:
@@ -93,12 +121,20 @@ def contest_view(results: Sequence[Result], answers: Answers | None = None) -> R
             f"{full:.0f}",
             Text(_bars(result, budget), style="cyan"),
         )
-    head = (
-        f"median distance to the best recorded, when so many whole trainings were paid for: {terms.repeats} searches "
-        f"each, {terms.slots} slot{'s' if terms.slots > 1 else ''}; what was not recorded is answered by "
-        + ("the nearest that was" if results[0].table.model is None else "the model")
+    table = results[0].table
+    what = (
+        "distance to the best recorded" if table.volume is None else "share of the recorded hypervolume still missing"
     )
-    told = [] if answers is None else [answers_view(answers, by_model=results[0].table.model is not None)]
+    head = (
+        f"median {what}, when so many whole trainings were paid for: {terms.repeats} searches each, "
+        f"{terms.slots} slot{'s' if terms.slots > 1 else ''}; what was not recorded is answered by "
+        + ("the nearest that was" if table.model is None else "the model")
+        + (", of several and so perhaps beyond the front (below 0)" if table.model is not None and table.volume else "")
+    )
+    told: list[RenderableType] = []
+    if answers is not None:
+        told = [answers_view(answers, by_model=table.model is not None)]
+        told += [Text(f"(both of {table.metric.name} alone)")] if table.others else []
     return Group(Text(head), grid, *(Text(line) for line in _answered(results)), *told)
 
 
@@ -179,9 +215,12 @@ def plot(results: Sequence[Result], path: Path) -> None:
         high = [_finite(column[(3 * len(column)) // 4]) for column in columns]
         axes.fill_between(grid, low, high, alpha=0.12, color=line.get_color(), linewidth=0)
     table = results[0].table
-    axes.set_yscale("symlog", linthresh=max(1e-4, (max(table.values) - min(table.values)) / 1000 or 1e-3))
+    span = 1.0 if table.volume is not None else max(table.values) - min(table.values)
+    axes.set_yscale("symlog", linthresh=max(1e-4, span / 1000 or 1e-3))
     axes.set_xlabel("cost in whole trainings")
-    axes.set_ylabel(f"distance to the best {table.metric.name}")
+    axes.set_ylabel(
+        f"distance to the best {table.metric.name}" if table.volume is None else "share of the hypervolume missing"
+    )
     axes.set_title(f"{table.name}, {terms.slots} slot{'s' if terms.slots > 1 else ''}, {terms.repeats} searches each")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)

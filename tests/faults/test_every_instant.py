@@ -176,3 +176,89 @@ def test_a_death_after_every_single_write_changes_nothing(
     planned: Plan, whole: tuple[StudyFolder, list[Instant]], tmp_path: Path
 ) -> None:
     _go_on(planned, whole, whole[1] + _torn(whole[1]), tmp_path)
+
+
+# -- rules that set trials aside ------------------------------------------------------------------------
+
+_RULES = {
+    "pausing halving": ["search.pruner=pausing halving"],
+    "best of rung": ["search.pruner={name: best of rung, keep: 2}"],
+    "front by front": ["search.pruner=pausing halving", "tradeoff=[{name: train/loss, direction: minimize}]"],
+}
+
+
+class Death(BaseException):
+    """Nothing catches it, as nothing catches kill -9."""
+
+
+def _dying(planned: Plan, folder: StudyFolder, lines: int) -> bool:
+    """Search until the journal has got so many lines; whether the search was over before."""
+    write, left = Journal.append, itertools.count(lines - 1, -1)
+
+    def last(journal: Journal, event: Any) -> None:
+        write(journal, event)
+        if next(left) <= 0:
+            raise Death
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", last)
+        try:
+            _searched(planned, folder, _WAITERS)
+        except Death:
+            return False
+    return True
+
+
+_WAITERS = 10
+
+
+@pytest.fixture(scope="module", params=list(_RULES))
+def waiting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, History]:
+    """A sweep whose trials are set aside and taken up again, and how it ends where nothing happens to it."""
+    sweep = HERE / "sweep.yaml"
+    changes = ["pace=0", "search.sampler=random", "search.rungs=[1/8, 3/8, 1.0]", *_RULES[request.param]]
+    planned = plan(sweep.read_text(), sweep, changes)
+    return planned, _searched(planned, StudyFolder(_made(tmp_path_factory.mktemp("waiting"))), _WAITERS)
+
+
+def _made(root: Path) -> Path:
+    (root / "trials").mkdir(parents=True)
+    return root
+
+
+def _same(folder: StudyFolder, twin: History, deaths: int) -> None:
+    history = History.read(folder.journal)
+    check_same(history, twin)
+    check_optuna(folder, history)
+    # Each death makes one trial begin again, and no other: none is set aside that had just been taken up.
+    begun, expected = (sum(trial.attempts for trial in one.trials.values()) for one in (history, twin))
+    assert begun <= expected + deaths, f"{begun} starts, of which {expected} + {deaths} were needed"
+
+
+def test_what_waits_and_what_goes_on_is_the_same_after_a_death_at_any_line(
+    waiting: tuple[Plan, History], tmp_path: Path
+) -> None:
+    planned, twin = waiting
+    assert any(trial.attempts > 1 for trial in twin.trials.values())
+    for lines in itertools.count(1):
+        folder = StudyFolder(_made(tmp_path / f"{lines}"))
+        if _dying(planned, folder, lines):
+            break
+        _searched(planned, folder, _WAITERS)
+        try:
+            _same(folder, twin, 1)
+        except AssertionError as error:
+            raise AssertionError(f"died after line {lines}: {error}") from error
+
+
+@pytest.mark.parametrize("lines", [2, 3])
+def test_what_waits_and_what_goes_on_is_the_same_after_death_upon_death(
+    waiting: tuple[Plan, History], tmp_path: Path, lines: int
+) -> None:
+    planned, twin = waiting
+    folder = StudyFolder(_made(tmp_path / "study"))
+    for deaths in itertools.count():
+        if _dying(planned, folder, lines):
+            break
+        assert deaths < 200, "it comes no further"
+    _same(folder, twin, deaths)

@@ -26,7 +26,7 @@ from hpo.halving import Look
 from hpo.journal import History, Journal, encode
 from hpo.launch.inline import Inline
 from hpo.observations import Observed, Seen
-from hpo.parego import scalarized
+from hpo.parego import Weighed
 from hpo.plan import Plan
 from hpo.probe import Findings, Probed
 from hpo.replay.recorded import study_table
@@ -211,7 +211,9 @@ def test_repeats_are_repeats_where_a_trade_off_is_one_metric_too() -> None:
     for number in range(3):
         observed.began(number, _drawn(0), repeat=number > 0)
         observed.measured(number, 900, 1.0, 900, (1.0, 2.0))
-    assert [trial.repeat for trial in scalarized(observed, (1.0,), 0, 3).trials] == [False, True, True]
+        observed.took(number, 900, 30.0 + number)
+    weighed = Weighed(observed, (1.0,), 0).chosen(3, 64, 32, 12, 0)
+    assert [(trial.repeat, trial.seconds) for trial in weighed] == [(False, 30.0), (True, 31.0), (True, 32.0)]
 
 
 # -- a study that is searched ---------------------------------------------------------------------------
@@ -344,7 +346,7 @@ def test_only_the_best_of_other_configurations_keeps_its_checkpoint(bench: Calla
 def test_repeats_are_neither_replayed_nor_learned_from(bench: Callable[..., Bench]) -> None:
     study = bench(*HALVING)
     study.run()
-    table = study_table(study.folder, study.planned.space, study.planned.metric, study.history)
+    table = study_table(study.folder, study.planned.space, study.planned.tradeoff, study.history)
     assert [row.number for row in table.rows] == [0, *range(3, 14)]
 
     @dataclasses.dataclass

@@ -268,6 +268,53 @@ def test_all_mistakes_come_at_once_in_the_order_of_their_lines(write_sweep: Writ
     assert lines == ["2", "4", "7", "10"]
 
 
+@pytest.mark.parametrize(
+    ("entries", "wrong"),
+    [
+        (
+            "[{name: validation/acuracy, direction: down}]",
+            [
+                "tradeoff.0.direction: requires minimize or maximize, got 'down'.",
+                "tradeoff.0.name: objective.py:train does not measure 'validation/acuracy'. "
+                "Did you mean 'validation/accuracy'?",
+            ],
+        ),
+        (
+            "[{name: 3, direction: minimize}, {name: validation/acuracy, direction: maximize}]",
+            [
+                "tradeoff.0.name: requires the name of a metric the objective measures, got 3.",
+                "tradeoff.1.name: objective.py:train does not measure 'validation/acuracy'. "
+                "Did you mean 'validation/accuracy'?",
+            ],
+        ),
+        (
+            "[{name: validation/accuracy, direction: up}, {name: validation/accuracy, direction: maximize}]",
+            [
+                "tradeoff.0.direction: requires minimize or maximize, got 'up'.",
+                "tradeoff.1.name: validation/accuracy is there already; a metric is weighed against others.",
+            ],
+        ),
+        (
+            "[{name: validation/acuracy, direction: minimize}, {name: b, direction: minimize}, {name: c}]",
+            [
+                "tradeoff: requires a list of one or two metrics such as [{name: model/parameters, direction: minimize}], "
+                "got [{'name': 'validation/acuracy', 'direction': 'minimize'}, {'name': 'b', 'direction': 'minimize'}, "
+                "{'name': 'c'}].",
+                "tradeoff.2.direction: requires minimize or maximize, got None.",
+                "tradeoff.0.name: objective.py:train does not measure 'validation/acuracy'. "
+                "Did you mean 'validation/accuracy'?",
+                "tradeoff.1.name: objective.py:train does not measure 'b'. Known: validation/accuracy, validation/loss.",
+                "tradeoff.2.name: objective.py:train does not measure 'c'. Known: validation/accuracy, validation/loss.",
+            ],
+        ),
+    ],
+)
+def test_no_mistake_of_a_trade_off_hides_another(entries: str, wrong: list[str], write_sweep: Write) -> None:
+    path = write_sweep(("track: {}", f"tradeoff: {entries}"), ("  seed: 3", "  sampler: tpe"))
+    sampler = "search.sampler: tpe knows one metric, and there is a trade-off. Use one of auto, random, qmc, grid."
+    assert errors_of(path) == [f"sweep.yaml:11: {sampler}", *(f"sweep.yaml:12: {one}" for one in wrong)]
+
+
 def test_a_sampler_of_optunahub_is_loaded_from_its_registry(
     write_sweep: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

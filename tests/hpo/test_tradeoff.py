@@ -21,7 +21,8 @@ from hpo.fronts import FrontHalving
 from hpo.halving import Look
 from hpo.journal import History, encode
 from hpo.live import Scoreboard
-from hpo.observations import Observed
+from hpo.observations import Observed, Seen
+from hpo.parego import Weighed
 from hpo.replay.simulation import replay
 from hpo.replay.tables import Point, Row, Table
 from hpo.report import study_json, study_view
@@ -93,6 +94,76 @@ def test_without_a_tradeoff_points_change_no_suggestion(direction: Direction) ->
     )
     assert one == two
     assert ModelBased(SPACE, direction, 4, weighs=True).suggest(10, other, lambda values: True) != one
+
+
+def weighed_anew(observed: Observed, levels: tuple[float, ...], seed: int, number: int) -> Observed:
+    """The same trials, each measurement as one value: all of them, from nothing."""
+
+    def level(seen: Seen, progress: int) -> int:
+        return min(range(len(levels)), key=lambda one: abs(math.log(seen.share(progress) / levels[one])))
+
+    last: dict[int, list[pareto.Point]] = {}
+    for seen in observed.trials:
+        here = {level(seen, progress): point for (progress, _), point in zip(seen.curve, seen.points, strict=True)}
+        for one, point in here.items():
+            last.setdefault(one, []).append(point)
+
+    def rank(value: float, among: list[float]) -> float:
+        below, equal = sum(one < value for one in among), sum(one == value for one in among)
+        return (2 * below + equal - 1) / max(1, len(among) - 1)
+
+    told = Observed(Direction.MINIMIZE)
+    for place, seen in enumerate(observed.trials):
+        told.began(place, seen.parameters)
+        value = None
+        for (progress, _), point in zip(seen.curve, seen.points, strict=True):
+            axes = [list(axis) for axis in zip(*last[level(seen, progress)], strict=True)]
+            ranks = tuple(rank(one, axis) for one, axis in zip(point, axes, strict=True))
+            value = pareto.tchebycheff(ranks, pareto.weights(len(point), seed, number))
+            told.measured(place, progress, value, seen.length)
+        if seen.waits:
+            told.set_aside(place)
+        elif seen.ending is not None:
+            told.ended(place, seen.ending, None if seen.value is None else value)
+    return told
+
+
+@pytest.mark.parametrize("metrics", [2, 3])
+@pytest.mark.parametrize("length", [900, None])
+@pytest.mark.parametrize("seed", range(4))
+def test_weighing_what_a_model_is_made_of_is_weighing_all_and_choosing(
+    metrics: int, length: int | None, seed: int
+) -> None:
+    levels, bounds = (1 / 9, 1 / 3, 1.0), (20, 8, 5, 77)
+    generator, observed = random.Random(seed), Observed(Direction.MAXIMIZE)
+    weighed = Weighed(observed, levels, seed)
+
+    def values() -> pareto.Point:
+        return tuple(generator.choice((0.5, generator.random())) for _ in range(metrics))
+
+    goes_on: dict[int, int] = {}  # how often each trial that has not ended has measured
+    compared = 0
+    for number in range(60):
+        observed.began(number, {"rate": number})
+        goes_on[number] = 0
+        for other in generator.sample(sorted(goes_on), min(len(goes_on), 6)):
+            observed.taken_up(other)
+            if goes_on[other] < 3:
+                progress = (100, 300, 900)[goes_on[other]]
+                observed.measured(other, progress, generator.random(), length, values())
+                goes_on[other] += 1
+            fate = generator.random()
+            if fate < 0.5:
+                observed.set_aside(other)
+            elif fate < 0.8:
+                ending = Ending.COMPLETE if goes_on[other] == 3 else generator.choice(list(Ending)[1:])
+                observed.ended(other, ending, 1.0 if ending is Ending.COMPLETE else None)
+                del goes_on[other]
+        if any(seen.points for seen in observed.trials):
+            compared += 1
+            plain = weighed_anew(observed, levels, seed, number).chosen(*bounds)
+            assert weighed.chosen(number, *bounds) == [dataclasses.replace(seen, points=[]) for seen in plain]
+    assert compared > 50
 
 
 def table(seed: int, count: int = 40) -> Table:
