@@ -113,7 +113,8 @@ class Forest:
             for progress, value in zip(self._grid, values, strict=True)
             if progress < end
         ]
-        return Row({}, (*points, Point(end, float(weights @ self._finals), rate * end)), number=nearest.number)
+        last = Point(end, float(weights @ self._finals), rate * end)
+        return Row({}, (*points, last), number=nearest.number, warmup=nearest.warmup)
 
 
 def _whole(table: Table) -> list[Row]:

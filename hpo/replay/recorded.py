@@ -258,6 +258,7 @@ def _recorded(trial: TrialRecord, metric: Metric) -> Row | None:
         complete=trial.ending is not Ending.STOPPED,
         diverged=trial.ending is Ending.DIVERGED,
         number=trial.number,
+        warmup=trial.warmup,
     )
 
 

@@ -9,7 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from hpo import cli, run
+from hpo.check import uncompared
 from hpo.errors import UserError
 from hpo.folder import StudyFolder
 from hpo.halving import Ladder, Look
@@ -17,8 +21,12 @@ from hpo.journal import History, Journal
 from hpo.launch.inline import Inline
 from hpo.objective import load
 from hpo.plan import Plan
+from hpo.replay.recorded import study_table
+from hpo.replay.simulation import replay
+from hpo.run import conduct, create
 from hpo.search import Search
 from hpo.study import Study, plan
+from hpo.sweep import Strategy
 from hpo.trials import (
     Direction,
     Ending,
@@ -267,3 +275,109 @@ def test_a_measurement_that_is_judged_once_more_after_a_resume_is_still_in_the_w
     resumed = Study(study.planned, None, study.history, 1)
     verdict = resumed.report(first, Measurement(100, {LOSS: 5.0}), length=900, warmup=warmup)
     assert (verdict.ending if isinstance(verdict, Outcome) else None) == ending
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(0, 100), (WARMUP, 300)])
+def test_rules_that_count_from_the_first_rung_count_from_the_first_behind_the_warm_up(
+    bench: Callable[..., Bench], workplace: Path, monkeypatch: pytest.MonkeyPatch, warmup: int, first: int
+) -> None:
+    objective(workplace, str(warmup))
+    path = bench("hyperband", ("trials: 6", "trials: 1")).planned.sweep.path
+    planned, folder = create(path, Path("studies"), "whole", [])
+    counted: list[int] = []
+
+    class Counted(Study):
+        def __init__(self, question: Plan, folder: StudyFolder, history: History, first_rung: int) -> None:
+            counted.append(first_rung)
+            super().__init__(question, folder, history, first_rung)
+
+    monkeypatch.setattr(run, "Study", Counted)
+    conduct(planned, folder, console=Console(quiet=True), inline=True)
+    assert counted == [first]
+
+
+class Heard(Study):
+    """Notes where trials are stopped."""
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        self.stops = getattr(self, "stops", set())
+        self.stops |= {self._curves[number][-1].progress} if outcome.ending is Ending.STOPPED else set()
+        super().tell(number, outcome)
+
+
+@pytest.mark.parametrize(("warmup", "stops"), [(0, {100}), (WARMUP, {300})])
+def test_a_replay_of_a_study_does_not_judge_in_the_warm_up_either(
+    bench: Callable[..., Bench], workplace: Path, warmup: int, stops: set[int]
+) -> None:
+    objective(workplace, str(warmup))
+    study = bench("none", ("trials: 6", "trials: 12"))
+    list(study.events())
+    table = study_table(study.folder, study.planned.space, study.planned.metric, study.history)
+    search = dataclasses.replace(study.planned.search, pruner=Strategy("successive halving"))
+    asked = Heard(table.asked_by(search), None, History(), 1)
+    replay(table, asked, count=12, slots=1)
+    assert asked.stops == stops
+
+
+# -- hpo check --------------------------------------------------------------------------------------------
+
+
+NOTHING_STOPS = (
+    "no rung but the end lies behind the baseline's warm-up: nothing can be stopped early. Shorten the warm-up, or set "
+    "search.rungs to later ones."
+)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "rungs", "said"),
+    [
+        ("99", "[1/9, 1/3, 1.0]", []),
+        (
+            "config.tokens // 5",
+            "[1/9, 1/3, 1.0]",
+            [
+                "the rung at 1/9 lies within the baseline's warm-up (the first 0.2 of its training): trials that warm up "
+                "so are not compared there"
+            ],
+        ),
+        (
+            "450",
+            "[100, 300, 900]",
+            [
+                "the rungs at 100, 300 lie within the baseline's warm-up (the first 0.5 of its training): trials that "
+                "warm up so are not compared there",
+                NOTHING_STOPS,
+            ],
+        ),
+        ("900", "[1.0]", [NOTHING_STOPS][1:]),
+    ],
+)
+def test_check_says_which_rungs_lie_in_the_warm_up(
+    bench: Callable[..., Bench], workplace: Path, warmup: str, rungs: str, said: list[str]
+) -> None:
+    objective(workplace, warmup)
+    assert uncompared(bench("pausing halving", rungs=rungs).planned) == said
+
+
+def test_check_says_nothing_of_the_warm_up_where_nothing_is_stopped(
+    bench: Callable[..., Bench], workplace: Path
+) -> None:
+    assert uncompared(bench("pausing halving").planned) == []
+    objective(workplace, "450")
+    assert uncompared(bench("none").planned) == []
+
+
+def test_check_refuses_a_warm_up_that_is_no_progress_in_words(bench: Callable[..., Bench], workplace: Path) -> None:
+    objective(workplace, "0.2")
+    with pytest.raises(UserError, match="requires a progress"):
+        uncompared(bench("pausing halving").planned)
+
+
+def test_the_command_says_it(bench: Callable[..., Bench], workplace: Path) -> None:
+    objective(workplace, str(WARMUP))
+    bench("pausing halving")
+    shown = CliRunner().invoke(cli.app, ["check", "sweep.yaml"], env={"COLUMNS": "400"})
+    assert shown.exit_code == 0, shown.output
+    assert "note: the rung at 1/9 lies within the baseline's warm-up" in shown.output
+    without = CliRunner().invoke(cli.app, ["check", "sweep.yaml", "--no-data"])
+    assert "warm-up" not in without.output
