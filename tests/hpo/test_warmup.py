@@ -263,6 +263,21 @@ def test_a_resumed_study_and_one_that_hears_of_it_judge_alike(bench: Callable[..
     assert isinstance(verdicts[0], Paused) == (rule == "pausing halving")
 
 
+@pytest.mark.parametrize(("warmup", "waits"), [(WARMUP, True), (0, False)])
+def test_what_was_measured_in_the_warm_up_is_not_recalled_as_a_first_measurement(
+    bench: Callable[..., Bench], warmup: int, waits: bool
+) -> None:
+    study = bench("best of rung")
+    first = dataclasses.replace(study.study(kept=False).ask(), protected=False)
+    with Journal(study.folder.journal, lambda: 1.0) as journal:
+        journal.append(Started(first, 0))
+        journal.append(Progressed(0, Measurement(100, {LOSS: 5.0}), 1.0, 900, warmup))
+    resumed = Study(study.planned, None, study.history, 1)
+    assert list(resumed._study.get_trials()[0].intermediate_values) == ([] if waits else [100])
+    verdict = resumed.report(first, Measurement(300, {LOSS: 5.0}), length=900, warmup=warmup)
+    assert isinstance(verdict, Paused) == waits
+
+
 @pytest.mark.parametrize(("warmup", "ending"), [(WARMUP, None), (0, Ending.STOPPED)])
 def test_a_measurement_that_is_judged_once_more_after_a_resume_is_still_in_the_warm_up(
     bench: Callable[..., Bench], warmup: int, ending: Ending | None
