@@ -20,7 +20,7 @@ from hpo.probe import Findings, Probed, probing
 from hpo.schema import Invalid
 from hpo.spending import Rates
 from hpo.track import words
-from hpo.trials import Ending
+from hpo.trials import Ending, compared_at, rung_tokens
 from hpo.wording import duration, number, parameters
 
 
@@ -103,6 +103,40 @@ def data_view(description: Mapping[str, Any]) -> RenderableType:
         parts += [Text("\nexamples as they are trained on:"), *(Text(f"  {example}"[:400]) for example in examples)]
     parts += [Text(f"\nnote: {caution}", style="yellow") for caution in description.get("cautions", ())]
     return Group(*parts)
+
+
+def uncompared(plan: Plan) -> list[str]:
+    """Which rungs lie in the baseline's warm-up, in words; none where there are none.
+
+    Raises:
+        UserError: the objective cannot say; the message is its own.
+    """
+    objective, settings = plan.objective, plan.settings(plan.baseline)
+    if not objective.has("warmup") or plan.search.pruner.name == "none":
+        return []
+    try:
+        warmup: int = objective.call("warmup", settings)
+        length: int | None = objective.call("length", settings) if objective.has("length") else None
+    except (ValueError, Invalid) as error:
+        raise UserError(str(error)) from error
+    rungs = {rung: tokens for rung in plan.rungs for tokens in rung_tokens([rung], length)}
+    left = set(compared_at(plan.rungs, length, warmup))
+    within = [
+        number(rung) if isinstance(rung, int) else str(rung) for rung, tokens in rungs.items() if tokens not in left
+    ]
+    if not within:
+        return []
+    lie = f"rungs at {', '.join(within)} lie" if len(within) > 1 else f"rung at {within[0]} lies"
+    share = (
+        f"the first {warmup:,} tokens" if length is None else f"the first {number(warmup / length, 2)} of its training"
+    )
+    found = [f"the {lie} within the baseline's warm-up ({share}): trials that warm up so are not compared there"]
+    if not left - {length}:
+        found.append(
+            "no rung but the end lies behind the baseline's warm-up: nothing can be stopped early. Shorten the "
+            "warm-up, or set search.rungs to later ones."
+        )
+    return found
 
 
 def _cell(column: str, value: object) -> str:

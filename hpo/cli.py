@@ -55,7 +55,7 @@ def check(
 ) -> None:
     """Check a sweep and show what it would run; with --probe, what it will cost too."""
     from hpo import notification, warming
-    from hpo.check import data_view, described, forecast, sweep_view
+    from hpo.check import data_view, described, forecast, sweep_view, uncompared
     from hpo.run import read_sweep, waiting
 
     _, plan = read_sweep(sweep, set_ or [])
@@ -67,6 +67,9 @@ def check(
         with waiting(console, "reading the data, which is then kept for the trials"):
             description = described(plan)
         console.print(data_view(description))
+    if data:  # how long a trial is may depend on it
+        for line in uncompared(plan):
+            console.print(f"note: {line}", style="yellow", markup=False, soft_wrap=True)
     if probe:
         forecast(plan, slots, console)
     console.print(f"\n{sweep} is in order. Run it:  hpo run {sweep}", style="green", markup=False)

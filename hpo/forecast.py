@@ -244,11 +244,12 @@ class Simulation:
 
     def _share(self, trial: int, arrived: Counter[int], strictness: float) -> float:
         """How much of a trial's time passes before it is stopped; 1 where it is not."""
-        for rung, share in enumerate(self._findings.stages[:-1]):
+        stages = self._findings.stages
+        for rung in range(self._findings.incomparable, len(stages) - 1):
             arrived[rung] += 1
             chance = stops_at_most(self._plan.search.pruner, trial, arrived[rung])
             if self._generator.random() < strictness * chance:
-                return share
+                return stages[rung]
         return 1.0
 
     def _limited(self, jobs: Sequence[tuple[float, float]]) -> _Run:

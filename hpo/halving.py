@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hpo.pareto import Point
-from hpo.trials import Direction, Ending, Outcome, Paused, Rung, Verdict, rung_tokens
+from hpo.trials import Direction, Ending, Outcome, Paused, Rung, Verdict, compared_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Look:
         progress: tokens (or examples) seen.
         value: of the metric; finite.
         length: progress at which the trial is complete, where its objective says so.
+        warmup: progress up to which its learning rate warms up. A rule is shown no look in it.
         point: of a trade-off, its values in all metrics, smaller is better.
         repeats: the trial whose configuration this one has once more, with another seed; None: it has one of its own.
             There is at most one such configuration in a study.
@@ -39,10 +40,16 @@ class Look:
     length: int | None = None
     point: Point = ()
     repeats: int | None = None
+    warmup: int = 0
 
     @property
     def final(self) -> bool:
         return self.length is not None and self.progress >= self.length
+
+    @property
+    def incomparable(self) -> bool:
+        """Whether its learning rate still warmed up: it says nothing of the trial beside others. Its end does."""
+        return self.progress <= self.warmup and not self.final
 
 
 class Rule(Protocol):
@@ -119,9 +126,10 @@ Level = tuple[int, int]  # of a trial: its length (0 where unknown), and the pro
 class Ladder:
     """Who has reached which rung with which value.
 
-    A trial is on a rung with its first measurement at or after it. Where nobody said which rungs there are, a trial's
-    first measurement is one, and each that is `reduction_factor` times as far as the last: every epoch is not. A rung
-    compares configurations: of one that is repeated the first training counts, and all of them tell its noise.
+    A trial is on a rung with its first measurement at or after it; rungs in its warm-up it passes over. Where nobody
+    said which rungs there are, a trial's first measurement is one, and each that is `reduction_factor` times as far as
+    the last: every epoch is not. A rung compares configurations: of one that is repeated the first training counts, and
+    all of them tell its noise.
 
     Args:
         direction: of the metric.
@@ -167,7 +175,7 @@ class Ladder:
 
     def _crossed(self, look: Look, before: int) -> bool:
         if self.given and (look.length is not None or all(isinstance(rung, int) for rung in self.given)):
-            return any(before < rung <= look.progress for rung in rung_tokens(self.given, look.length))
+            return any(before < rung <= look.progress for rung in compared_at(self.given, look.length, look.warmup))
         last = self.highest.get(look.number)
         return last is None or look.progress >= self.factor * last[1]
 

@@ -55,7 +55,7 @@ def encode(event: Event | StudyState, at: float) -> str:
                     "rungs": [rung if isinstance(rung, int) else str(rung) for rung in assignment.rungs],
                     "protected": assignment.protected,
                 }
-        case Progressed(number, measurement, seconds, length):
+        case Progressed(number, measurement, seconds, length, warmup):
             metrics = {name: _number(value) for name, value in measurement.metrics.items()}
             line = {
                 "event": "measured",
@@ -65,6 +65,8 @@ def encode(event: Event | StudyState, at: float) -> str:
                 "seconds": round(seconds, 4),
                 "length": length,
             }
+            if warmup:
+                line["warmup"] = warmup
         case Ended(number, outcome, seconds, value):
             line = {
                 "event": "ended",
@@ -110,7 +112,8 @@ def decode(line: Mapping[str, Any], history: History) -> Started | Progressed | 
             return Started(history.assignment(number), line["slot"], line["resumed"])
         case "measured":
             metrics = {name: float(value) for name, value in line["metrics"].items()}
-            return Progressed(number, Measurement(line["progress"], metrics), line["seconds"], line["length"])
+            measurement = Measurement(line["progress"], metrics)
+            return Progressed(number, measurement, line["seconds"], line["length"], line.get("warmup", 0))
         case "ended":
             value = None if line["value"] is None else float(line["value"])
             return Ended(number, Outcome(Ending(line["ending"]), line["reason"]), line["seconds"], value)
@@ -270,6 +273,7 @@ class TrialRecord:
     value: float | None = None
     interrupted: bool = False
     length: int | None = None
+    warmup: int = 0
     setbacks: list[Outcome] = field(default_factory=list)
     losses: int = 0  #: how often it was killed or hung since it last came further
     divide: int = 1
@@ -361,7 +365,7 @@ class History:
                 trial.measurements.append(Measurement(line["progress"], metrics))
                 trial.measured_at.append(line["at"])
                 trial.seconds = trial.timed = line["seconds"]
-                trial.length, trial.losses = line["length"], 0
+                trial.length, trial.warmup, trial.losses = line["length"], line.get("warmup", 0), 0
             case "ended":
                 trial = self.trials[number]
                 trial.ending = Ending(line["ending"])

@@ -8,6 +8,10 @@ with further functions and names beside the trial function:
                                                last checkpoint doing each forward pass in so many parts (a number
                                                from 1), because the whole did not fit into memory
     length(config) -> int                      tokens of a whole trial; needed for rungs given as shares
+    warmup(config) -> int                      tokens (the unit of progress) up to which the learning rate warms up, 0
+                                               where it does not. A trial still measures there, but is compared with no
+                                               other, stopped or set aside only once it is beyond; one that diverges
+                                               ends at once
     prepare(config) -> dict                    done once before any trial; returns facts worth showing
     test(config, *, directory) -> dict         metrics on data no trial has seen; needed for promotion
     describe(config) -> dict                   what the data is like, for `hpo check`: `splits` (a row each), and
@@ -42,6 +46,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import operator
 import sys
 import typing
 from collections.abc import Callable, Generator, Mapping
@@ -85,6 +90,26 @@ class Objective:
         """Tokens a whole trial of this configuration sees, where the objective says."""
         return int(self.module.length(config)) if self.has("length") else None
 
+    def warmup(self, config: Any) -> int:
+        """Progress up to which the learning rate of this configuration warms up; 0 where the objective says nothing.
+
+        Raises:
+            UserError: what the objective says is no progress.
+        """
+        if not self.has("warmup"):
+            return 0
+        found = self.module.warmup(config)
+        try:
+            progress = operator.index(found)  # numpy's numbers too
+        except TypeError:
+            progress = -1  # 0.2 would be 0, and the trial compared in its warm-up
+        if progress < 0:
+            raise UserError(
+                f"warmup() of {self.name} requires a progress (tokens or examples, a whole number from 0), "
+                f"got {found!r}. A share is to be multiplied with the trial's length."
+            )
+        return progress
+
     @property
     def divides(self) -> bool:
         """Whether a trial can do its forward passes in parts."""
@@ -99,6 +124,8 @@ class Objective:
 
     def call(self, companion: str, settings: Mapping[str, object], **arguments: Any) -> Any:
         """One of the companions, on a configuration made of `settings`."""
+        if companion == "warmup":
+            return self.warmup(self.config(settings))
         return getattr(self.module, companion)(self.config(settings), **arguments)
 
 

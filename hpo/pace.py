@@ -31,6 +31,7 @@ class Trace:
 
     Attributes:
         length: progress at which it is complete, where its objective says so.
+        warmup: progress up to which its learning rate warms up; 0 where its objective says nothing of it.
         outcome: how it ended by itself; None where it was ended, having shown enough.
         seconds: in the trial function, all told; of use where it ended by itself.
         overhead: seconds it held its slot without being in the trial function.
@@ -38,6 +39,7 @@ class Trace:
 
     looks: list[Look] = field(default_factory=list)
     length: int | None = None
+    warmup: int = 0
     outcome: Outcome | None = None
     seconds: float = 0.0
     overhead: float = 0.0

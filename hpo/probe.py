@@ -67,6 +67,7 @@ class Findings:
     Attributes:
         probed: the baseline first.
         stages: of the baseline, seconds at each of its measurements as shares of the whole.
+        incomparable: how many of the first of them lie in its warm-up, where no trial is stopped.
         crowding: how many times longer a trial takes when every slot that shares its device is busy.
         drift: how many times longer the baseline took at the end of the probe than at its beginning.
         overhead: seconds a trial holds its slot beyond its own time.
@@ -76,6 +77,7 @@ class Findings:
 
     probed: list[Probed] = field(default_factory=list)
     stages: tuple[float, ...] = (1.0,)
+    incomparable: int = 0
     crowding: float = 1.0
     drift: float = 1.0
     overhead: float = 0.0
@@ -250,6 +252,7 @@ class Probe:
             else:
                 spent.append(took)
                 shares.append(look.seconds - extra)
+                self.findings.incomparable += look.progress <= trace.warmup
         probed.seconds = trace.seconds - extra
         self.findings.stages = (*(share / probed.seconds for share in shares[:-1]), 1.0)
         if begun.validation > 0:
@@ -263,6 +266,7 @@ class Probe:
             points = stages(self._plan.rungs, length)
             shares = [found.seconds(point, count) / probed.seconds for count, point in enumerate(points, 1)]
             self.findings.stages = (*shares[:-1], 1.0)
+            self.findings.incomparable = sum(point <= trace.warmup for point in points)
 
     def _again(self) -> None:
         """The baseline once more, then in every slot of its device at once: is the machine as fast, and when full?"""
@@ -314,8 +318,8 @@ class Probe:
                         trace.outcome, trace.seconds = outcome, seconds
                         trace.overhead = max(0.0, self._clock() - began - seconds)
                         del open_[number]
-                    case Report(number, measurement, seconds, length):
-                        trace.length = length
+                    case Report(number, measurement, seconds, length, warmup):
+                        trace.length, trace.warmup = length, warmup
                         trace.looks.append(Look(measurement.progress, seconds, measurement.metrics))
                         if self._all_seen(traces, began, whole):
                             return

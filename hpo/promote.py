@@ -192,7 +192,7 @@ class Given:
         return None
 
     def report(
-        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, warmup: int, seconds: float | None
     ) -> Outcome | None:
         value = measurement.metrics.get(self._metric.name)
         self._curves.setdefault(assignment.number, []).append(measurement)

@@ -39,7 +39,7 @@ from hpo.study import Study, plan
 from hpo.sweep import Sweep
 from hpo.track import pump, words
 from hpo.track.mlflow.store import tracking_uri
-from hpo.trials import rung_tokens
+from hpo.trials import compared_at
 
 _PACKAGES = ("hpo", "optuna", "mlflow", "torch", "transformers", "datasets", "accelerate")
 _CHANGEABLE = ("budget.", "launch.", "on_failure.", "notify.", "search.time_limit")
@@ -286,7 +286,8 @@ def conduct(
                 length = (
                     launcher.call("length", settings, folder.prepare_log) if planned.objective.has("length") else None
                 )
-                rungs = rung_tokens(planned.rungs, length) or [1]
+                warmup = launcher.call("warmup", settings, folder.prepare_log) if planned.objective.has("warmup") else 0
+                rungs = compared_at(planned.rungs, length, warmup) or [1]
         except BaseException:
             if fresh:  # nothing was begun: the name is free again
                 shutil.rmtree(folder.root)

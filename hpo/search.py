@@ -67,12 +67,12 @@ class Trials(Protocol):
         ...
 
     def report(
-        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, warmup: int, seconds: float | None
     ) -> Verdict | None:
         """How the trial is to end at this measurement, or None where it goes on.
 
-        `length` is the progress at which it is complete, where that is known. `seconds` is how long it has trained;
-        None where it measures again what it had measured.
+        `length` is the progress at which it is complete, where that is known, and `warmup` that up to which its
+        learning rate warms up. `seconds` is how long it has trained; None where it measures again what it had measured.
         """
         ...
 
@@ -326,11 +326,13 @@ class Search:
             running.seen = self._seen[report.number] = report.measurement.progress
             # As the journal keeps it: who reads it later is to choose as we do now.
             seconds = self._seconds[report.number] = round(running.earlier_seconds + report.seconds, 4)
-            event = Progressed(report.number, report.measurement, seconds, report.length)
+            event = Progressed(report.number, report.measurement, seconds, report.length, report.warmup)
             self.journal.append(event)
             self._watch.held(self.clock() - now)  # a shared journal may have to be waited for, and the trials wait too
         timed = None if event is None else event.seconds
-        verdict = self.study.report(running.assignment, report.measurement, length=report.length, seconds=timed)
+        verdict = self.study.report(
+            running.assignment, report.measurement, length=report.length, warmup=report.warmup, seconds=timed
+        )
         if verdict is not None or (self.leave() and not report.final):
             running.told, running.verdict = True, verdict
         self.launcher.answer(report.number, go_on=not running.told)

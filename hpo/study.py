@@ -68,7 +68,6 @@ _TOLD = {
     Ending.FAILED: TrialState.FAIL,
 }
 
-
 _FITS = "fits into memory"
 
 
@@ -279,22 +278,23 @@ class Study:
         measurement: Measured,
         *,
         length: int | None = None,
+        warmup: int = 0,
         seconds: float | None = None,
     ) -> Verdict | None:
         """Tell one measurement, and say how the trial is to end here, or None where it goes on.
 
         A resumed trial measures again where its checkpoint was taken: it is judged once more, because its
         coordinator may have died before it answered, and reported only once. A final measurement is never a
-        reason to stop: the trial has been trained in full, and counts as complete.
+        reason to stop: the trial has been trained in full, and counts as complete. One in the warm-up is none either.
         """
-        verdict = self._judge(assignment.number, measurement, length)
+        verdict = self._judge(assignment.number, measurement, length, warmup)
         if seconds is not None:
             self._observed.took(assignment.number, measurement.progress, seconds)
         by_rule = isinstance(verdict, Paused) or (verdict is not None and verdict.ending is Ending.STOPPED)
         final = length is not None and measurement.progress >= length
         return None if by_rule and (assignment.protected or final) else verdict
 
-    def _judge(self, number: int, measurement: Measured, length: int | None) -> Verdict | None:
+    def _judge(self, number: int, measurement: Measured, length: int | None, warmup: int) -> Verdict | None:
         name = self._metric.name
         if name not in measurement.metrics:
             got = ", ".join(sorted(measurement.metrics)) or "nothing"
@@ -302,9 +302,10 @@ class Study:
         value = measurement.metrics[name]
         curve = self._curves[number]
         again = bool(curve) and measurement.progress <= curve[-1].progress
+        curve += [] if again else [measurement]
+        look = self._look(number, curve, length, warmup)
         if not again:
-            curve.append(measurement)
-            self._observe(number, curve, length)
+            self._observe(look)
         elif measurement.progress < curve[-1].progress or number not in self._unanswered:
             return None  # it was told to go on here; those that came later must not change that
         self._unanswered.discard(number)
@@ -312,24 +313,25 @@ class Study:
             return Outcome(Ending.DIVERGED, f"{name} is {value} at {measurement.progress:,}")
         if (trouble := self._tradeoff.trouble(measurement)) is not None:
             return trouble
+        if look.incomparable:
+            return None
         trial = self._live[number]
         with quiet():
             if not again:
                 trial.report(value, step=measurement.progress)
             # The rule hears of protected trials too: others are compared with them.
-            return self._rule.judge(self._look(number, curve, length), trial.should_prune)
+            return self._rule.judge(look, trial.should_prune)
 
-    def _observe(self, number: int, curve: Sequence[Measured], length: int | None) -> None:
-        """Tell the sampler the last measurement of a curve; of a trade-off, only where it is whole."""
-        look = self._look(number, curve, length)
-        value = math.nan if self._tradeoff and not look.point else look.value
-        self._observed.measured(number, look.progress, value, length, look.point or None)
+    def _observe(self, look: Look) -> None:
+        """Tell the sampler a measurement that can be compared; of a trade-off, only where it is whole."""
+        value = math.nan if look.incomparable or (self._tradeoff and not look.point) else look.value
+        self._observed.measured(look.number, look.progress, value, look.length, look.point or None)
 
-    def _look(self, number: int, curve: Sequence[Measured], length: int | None) -> Look:
+    def _look(self, number: int, curve: Sequence[Measured], length: int | None, warmup: int) -> Look:
         """The last measurement of a curve as a rule sees it."""
         value = self._so_far(curve, curve[-1].metrics.get(self._metric.name, math.nan))
         point = self._tradeoff.point(curve) or ()
-        return Look(number, curve[-1].progress, value, length, point, self._given.repeated(number))
+        return Look(number, curve[-1].progress, value, length, point, self._given.repeated(number), warmup)
 
     def _so_far(self, curve: Sequence[Measured], value: float) -> float:
         """What a trial that ended with this measurement would have for its value."""
@@ -359,15 +361,13 @@ class Study:
                 self._unanswered.add(assignment.number)
                 if not resumed:
                     self._add(assignment)
-            case Progressed(number, measurement, seconds, length):
-                self._judge(number, measurement, length)  # whether it goes on is decided there
+            case Progressed(number, measurement, seconds, length, warmup):
+                self._judge(number, measurement, length, warmup)  # whether it goes on is decided there
                 self._observed.took(number, measurement.progress, seconds)
             case Interrupted(number, _, setback) if setback is None:
                 self._unanswered.discard(number)
             case Ended(number, outcome):
                 self.tell(number, outcome)
-            case _:
-                pass
 
     def _add(self, assignment: Assignment) -> None:
         number = assignment.number
@@ -408,13 +408,13 @@ class Study:
         self._observed.began(record.number, record.parameters, repeat=record.repeat)
         for count, measurement in enumerate(record.measurements, start=1):
             value = measurement.metrics.get(name, math.nan)
-            curve = record.measurements[:count]
-            self._observe(record.number, curve, record.length)
-            if not math.isfinite(value) or self._tradeoff.trouble(measurement) is not None:
+            look = self._look(record.number, record.measurements[:count], record.length, record.warmup)
+            self._observe(look)
+            if look.incomparable or not math.isfinite(value) or self._tradeoff.trouble(measurement) is not None:
                 continue
             if trial is not None and measurement.progress not in frozen.intermediate_values:
                 trial.report(value, step=measurement.progress)
-            self._rule.recall(self._look(record.number, curve, record.length))
+            self._rule.recall(look)
         if record.measurements:
             self._observed.took(record.number, record.progress, record.timed)
         if record.taken_up_at is not None:

@@ -161,12 +161,14 @@ class Progressed:
     Attributes:
         seconds: time it has trained so far, over all its attempts.
         length: progress at which it will be complete, where its objective says so.
+        warmup: progress up to which its learning rate warms up; 0 where its objective says nothing of it.
     """
 
     number: int
     measurement: Measurement
     seconds: float
     length: int | None = None
+    warmup: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +237,19 @@ def rung_tokens(rungs: Sequence[Rung], length: int | None) -> list[int]:
         elif length is None or rung <= length:
             tokens.add(rung)
     return sorted(tokens)
+
+
+def compared_at(rungs: Sequence[Rung], length: int | None, warmup: int) -> list[int]:
+    """The rungs, in tokens, at which a trial is compared with others: those behind its warm-up, and its end.
+
+    While the learning rate rises, how a trial does says how it rises, and not what it comes to.
+
+    Args:
+        rungs: as the sweep gives them.
+        length: tokens the whole trial sees; needed for rungs given as fractions.
+        warmup: progress up to which its learning rate warms up, from 0.
+
+    Raises:
+        ValueError: a fraction was given and `length` is None.
+    """
+    return [rung for rung in rung_tokens(rungs, length) if rung > warmup or rung == length]

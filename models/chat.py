@@ -136,6 +136,15 @@ def length(config: Config) -> int:
     return config.tokens if config.tokens is not None else _length(config, _prepared(config))
 
 
+def warmup(config: Config) -> int:
+    """Tokens after which a trial may first have trained with its peak learning rate; 0 without a warm-up."""
+    from models import schedules
+
+    prepared = _prepared(config)
+    tokens, example_tokens = _length(config, prepared), _example_tokens(config, prepared)
+    return schedules.warmup_end(config, tokens=tokens, example_tokens=example_tokens)
+
+
 def save(config: Config, *, directory: Path, destination: Path) -> None:
     """Write what `train` left in `directory` as a Hugging Face folder: model, tokenizer with its chat template,
     generation settings.

@@ -130,6 +130,13 @@ def length(config: Config) -> int:
     return identity.length(config, _prepared(config).count("train", "examples"))
 
 
+def warmup(config: Config) -> int:
+    """Examples after which a trial may first have trained with its peak learning rate; 0 without a warm-up."""
+    from models import schedules
+
+    return schedules.warmup_end(config, tokens=length(config), example_tokens=1)
+
+
 def save(config: Config, *, directory: Path, destination: Path) -> None:
     """Write what `train` left in `directory` as a Hugging Face folder: model, tokenizer, `confusion.json`.
 

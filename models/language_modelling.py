@@ -43,6 +43,7 @@ __all__ = [
     "save",
     "test",
     "train",
+    "warmup",
 ]
 
 PRELOAD: tuple[str, ...] = ("models.next_token", "models.warm")
@@ -162,6 +163,13 @@ def length(config: Config) -> int:
     done.
     """
     return config.tokens if config.tokens is not None else _length(config, _prepared(config))
+
+
+def warmup(config: Config) -> int:
+    """Tokens after which a trial may first have trained with its peak learning rate; 0 without a warm-up."""
+    from models import schedules
+
+    return schedules.warmup_end(config, tokens=length(config), example_tokens=config.model.context)
 
 
 def save(config: Config, *, directory: Path, destination: Path) -> None:

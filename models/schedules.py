@@ -115,6 +115,27 @@ def learning_rate(settings: Training, example: float, *, examples: int, horizon:
     return settings.learning_rate * _left(settings, after)
 
 
+def warmup_end(settings: Training, *, tokens: int, example_tokens: float) -> int:
+    """The last progress at which a measurement cannot have a step at the peak behind it; 0 without a warm-up.
+
+    A step takes its learning rate at its middle, so the first one at the peak ends half a batch after the warm-up.
+    Where a run is cut into steps that are larger or smaller than `batch_size` (`segments`), this is off by half of the
+    difference. The peak of a wsd run too short to rise in full is where its rise meets the fall at its end.
+
+    tokens: length of the run, which is the most that is returned. example_tokens: mean tokens an example.
+    """
+    examples = max(1, round(tokens / example_tokens))
+
+    def ends_at_peak(seen: int) -> bool:
+        example = seen - settings.batch_size / 2
+        peak = _fall(settings, example / examples) if settings.schedule == "wsd" else 1.0
+        return _rise(settings, example, examples) >= peak
+
+    last = bisect_left(range(examples + 1), True, key=ends_at_peak) - 1
+    # A rung is measured at the nearest whole example.
+    return min(tokens, int((last + 0.5) * example_tokens)) if last > 0 else 0
+
+
 def _rise(settings: Training, example: float, examples: int) -> float:
     """How far the warm-up has come, 0 to 1."""
     if settings.warmup_examples is not None:

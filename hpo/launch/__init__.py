@@ -42,12 +42,14 @@ class Report:
     Attributes:
         seconds: time spent inside the trial function so far.
         length: progress at which the job will be complete, where its objective says so.
+        warmup: progress up to which its learning rate warms up; 0 where its objective says nothing of it.
     """
 
     number: int
     measurement: Measurement
     seconds: float
     length: int | None = None
+    warmup: int = 0
 
     @property
     def final(self) -> bool:

@@ -26,6 +26,7 @@ class _Current:
     watch: Stopwatch
     trial: Generator[Measured, None, None] | None = None
     length: int | None = None
+    warmup: int = 0
     last: int | None = None
     go_on: bool = True
 
@@ -58,7 +59,8 @@ class Inline:
             if measured is not None:
                 measurement = checked(measured, current.last)
                 current.last = measurement.progress
-                yield Report(current.job.number, measurement, current.watch.seconds, current.length)
+                seconds = current.watch.seconds
+                yield Report(current.job.number, measurement, seconds, current.length, current.warmup)
                 return
             outcome = Outcome(Ending.COMPLETE)
         except (Exception, SystemExit) as error:
@@ -74,7 +76,7 @@ class Inline:
         job = current.job
         if current.trial is None:
             config = self._objective.config(job.settings)
-            current.length = self._objective.length(config)
+            current.length, current.warmup = self._objective.length(config), self._objective.warmup(config)
             rungs = rung_tokens(job.rungs, current.length)
             current.trial = self._objective.train(
                 config, seed=job.seed, rungs=rungs, directory=job.directory, divide=job.divide

@@ -312,7 +312,8 @@ class Processes:
                     else:
                         metrics = {name: float(value) for name, value in message["metrics"].items()}
                         measurement = Measurement(message["progress"], metrics)
-                        yield Report(running.number, measurement, running.seconds, message["length"])
+                        length, warmup = message["length"], message["warmup"]
+                        yield Report(running.number, measurement, running.seconds, length, warmup)
             # The end of the stream: its exit is yet to come, and this must not wake us until then.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(running.connection)

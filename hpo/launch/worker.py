@@ -144,10 +144,10 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
         limit_memory(task["memory_bytes"])
         with watch:
             config = objective.config(task["settings"])
-            length = objective.length(config)
-            rungs = rung_tokens(parse_rungs(task["rungs"]), length)
+            said = {"length": objective.length(config), "warmup": objective.warmup(config)}
+            rungs = rung_tokens(parse_rungs(task["rungs"]), said["length"])
             trial = objective.train(config, seed=task["seed"], rungs=rungs, directory=directory, divide=task["divide"])
-        channel.send({"begun": length, "seconds": watch.seconds})
+        channel.send({"begun": said["length"], "seconds": watch.seconds})
         last: int | None = None
         with contextlib.closing(trial):
             while True:
@@ -160,7 +160,7 @@ def run_trial(objective: Objective, task: Mapping[str, Any], channel: Channel) -
                 metrics = {
                     name: value if math.isfinite(value) else str(value) for name, value in measurement.metrics.items()
                 }
-                channel.send({"progress": last, "metrics": metrics, "seconds": watch.seconds, "length": length})
+                channel.send({"progress": last, "metrics": metrics, "seconds": watch.seconds, **said})
                 if channel.receive() != "go":
                     break
             with watch:

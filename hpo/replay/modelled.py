@@ -118,8 +118,10 @@ class Forest:
             for at, (progress, value) in enumerate(zip(self._grid, values, strict=True))
             if progress < end
         ]
-        last = {name: float(own[-1]) for name, own in others.items()}  # as each recorded trial had it at its own end
-        return Row({}, (*points, Point(end, float(weights @ self._finals), rate * end, last)), number=nearest.number)
+        # What each recorded trial had at its own end.
+        final = {name: float(own[-1]) for name, own in others.items()}
+        last = Point(end, float(weights @ self._finals), rate * end, final)
+        return Row({}, (*points, last), number=nearest.number, warmup=nearest.warmup)
 
 
 def _whole(table: Table) -> list[Row]:

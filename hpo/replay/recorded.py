@@ -260,6 +260,7 @@ def _recorded(trial: TrialRecord, tradeoff: Tradeoff) -> Row | None:
         complete=trial.ending is not Ending.STOPPED,
         diverged=trial.ending is Ending.DIVERGED,
         number=trial.number,
+        warmup=trial.warmup,
     )
 
 

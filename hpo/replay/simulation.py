@@ -137,7 +137,7 @@ class Simulated:
         self._push(
             self.clock.now + point.cost - before,
             number,
-            Report(number, measurement, point.cost - trial.earlier, self.table.length),
+            Report(number, measurement, point.cost - trial.earlier, self.table.length, trial.row.warmup),
         )
 
     def wait(self, timeout: float | None) -> Iterator[Happening]:

@@ -54,6 +54,7 @@ class Row:
             have gone on.
         diverged: whether it ended in a loss that is no number, after its last point.
         number: of the trial in the study it comes from, or its row.
+        warmup: progress up to which its learning rate warmed up, where that is known; else 0.
     """
 
     parameters: Mapping[str, Value]
@@ -61,6 +62,7 @@ class Row:
     complete: bool = True
     diverged: bool = False
     number: int = 0
+    warmup: int = 0
 
     @property
     def cost(self) -> float:

@@ -88,10 +88,10 @@ class Peer(ABC):
         return Assignment(number, parameters, parameters, self._seed, self._rungs)
 
     def report(
-        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, warmup: int, seconds: float | None
     ) -> Verdict | None:
         """How the trial is to end or wait at this measurement, or None where it goes on."""
-        del length, seconds  # all trials have the same, and no package asks how long one took
+        del length, warmup, seconds  # all trials have the same, and no package asks how long one took
         number, curve = assignment.number, self._curves[assignment.number]
         if curve and measurement.progress <= curve[-1].progress:
             return None  # measured again where it had been set aside

@@ -88,6 +88,8 @@ class Machine:
     A quarter of a second of each is its start. Slots that are busy at once slow each other down by `crowding`.
     """
 
+    warmup = 0
+
     def __init__(self, cost: Cost, slots: int = 1, crowding: float = 1.0, told: bool = False) -> None:
         self.slots, self.cost, self.crowding, self.told = slots, cost, crowding, told
         self.now = 0.0
@@ -119,7 +121,8 @@ class Machine:
             seen, seconds, trained = rung, seconds + step, trained + step
             self.now += step / len(self.jobs)
             metrics = {"train/seconds": trained, "validation/seconds": 0.0, "train/peak_memory_gib": whole}
-            yield Report(job.number, Measurement(rung, metrics if self.told else {}), seconds, length)
+            measurement = Measurement(rung, metrics if self.told else {})
+            yield Report(job.number, measurement, seconds, length, self.warmup)
         yield Finished(job.number, Outcome(Ending.COMPLETE), seconds)
 
     def wait(self, timeout: float | None) -> Iterator[Happening]:
@@ -296,6 +299,21 @@ def test_early_stopping_widens_it_down_to_what_the_rule_stops_at_most(tmp_path: 
     found = forecast(planned(tmp_path, SWEEP, *assignments), tmp_path, lambda settings: 20.0)
     assert found.seconds.holds(27 * 20.0 * 0.95)  # nothing stopped, on a machine a little faster
     assert found.seconds.holds(9 * 20.0 + 18 * 20.0 / 3)  # all but a third stopped at the first rung
+
+
+@pytest.mark.parametrize("seconds", [20.0, 20_000.0])  # the baseline in full, and its beginning
+def test_no_trial_is_expected_to_be_stopped_in_its_warm_up(tmp_path: Path, seconds: float) -> None:
+    assignments = ("search.pruner=successive halving", "search.trials=27", "search.rungs=[1/9,1/3,1.0]")
+    plan = planned(tmp_path, SWEEP, *assignments)
+    least = []
+    for warmup, incomparable in ((0, 0), (2_000, 1), (10_000, 3)):  # of 10,000 tokens
+        machine = Machine(lambda settings: seconds, told=True)
+        machine.warmup = warmup
+        found = probed(plan, tmp_path, machine)
+        assert (found.whole, found.incomparable) == (seconds < 60, incomparable)
+        least.append(Simulation(plan, found, Rates(1.0, None), 1).forecast().seconds.low / seconds)
+    assert least[0] < 0.8 * (9 + 18 / 3) < least[1]  # all but a third stopped at 1/3, on a machine a little faster
+    assert least[2] > 0.8 * 27  # nothing stopped
 
 
 def test_the_chance_to_be_stopped_is_the_rules() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from hpo.errors import UserError
 from hpo.folder import StudyFolder, find_study, is_locked, locked
-from hpo.journal import History, Journal, JournalError, StudyState, lines
+from hpo.journal import History, Journal, JournalError, StudyState, decode, lines
 from hpo.trials import Assignment, Ended, Ending, Interrupted, Measurement, Outcome, Progressed, Started
 
 ASSIGNMENT = Assignment(
@@ -129,3 +129,17 @@ def test_a_study_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "quickstart" / "study.json").write_text("{}")
     with pytest.raises(UserError, match="Did you mean 'quickstart'"):
         find_study(tmp_path, "quikstart")
+
+
+def test_a_warm_up_is_read_as_it_was_written_and_not_written_where_there_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    events = [Progressed(0, Measurement(progress, {"loss": 2.0}), 1.5, 90, warmup=30) for progress in (10, 20)]
+    with Journal(path, lambda: 12.5) as journal:
+        journal.append(Started(ASSIGNMENT, slot=1))
+        for event in events:
+            journal.append(event)
+    history = History.read(path)
+    assert history.trials[0].warmup == 30
+    assert [decode(line, history) for _, line in lines(path)][1:] == events
+    written(tmp_path / "other.jsonl")
+    assert "warmup" not in (tmp_path / "other.jsonl").read_text()

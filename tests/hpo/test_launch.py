@@ -69,6 +69,16 @@ class TestContract:
         launcher.start(job(), 0)
         reports = [item for item in drive(launcher) if isinstance(item, Report)]
         assert [(r.length, r.final) for r in reports] == [(90, False), (90, False), (90, True)]
+        assert {r.warmup for r in reports} == {0}  # this objective says nothing of one
+
+    def test_a_report_says_the_warm_up_and_rungs_in_it_are_measured(self, workplace: Path, launcher: Launcher) -> None:
+        with (workplace / "objective.py").open("a") as file:
+            file.write("\ndef warmup(config):\n    return config.tokens // 5\n")
+        if isinstance(launcher, Inline):  # it was given the objective as it was; the other forks at its first job
+            launcher = Inline(load("objective.py:train", workplace))
+        launcher.start(job(), 0)
+        reports = [item for item in drive(launcher) if isinstance(item, Report)]
+        assert [(r.measurement.progress, r.warmup) for r in reports] == [(10, 18), (30, 18), (90, 18)]
 
     def test_a_job_told_to_stop_measures_no_more(self, launcher: Launcher) -> None:
         launcher.start(job(), 0)

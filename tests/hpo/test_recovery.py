@@ -49,7 +49,7 @@ class Numbered:
         return None
 
     def report(
-        self, assignment: Assignment, measurement: Measured, *, length: int | None, seconds: float | None
+        self, assignment: Assignment, measurement: Measured, *, length: int | None, warmup: int, seconds: float | None
     ) -> Outcome | None:
         return None
 

@@ -287,3 +287,13 @@ def test_check_shows_dialogues_and_one_varied(make: Make) -> None:
     assert found["examples"][0].startswith("user: I am ")
     assert found["examples"][-1].startswith("varied: ")
     json.dumps(found)
+
+
+def test_the_warm_up_lasts_until_the_first_measurement_with_a_step_at_the_peak(make: Make, tmp_path: Path) -> None:
+    settings = make(schedule="constant", warmup_examples=9)
+    step = settings.batch_size * chat._example_tokens(settings, chat._prepared(settings))
+    rungs = [round(count * step) for count in range(1, 9)]
+    found = list(chat.train(settings, seed=0, rungs=rungs, directory=tmp_path / "run"))[:8]
+    at_peak = [item.metrics["train/learning_rate"] == settings.learning_rate for item in found]
+    assert at_peak == [item.progress > chat.warmup(settings) for item in found]
+    assert set(at_peak) == {False, True}

@@ -395,8 +395,18 @@ def test_the_door_and_its_length_are_light(config: Make, texts: Path) -> None:
     classification.prepare(config())
     code = (
         "import sys; from models.classification import *; from models.configuration import *;"
-        f"length({config()!r});"
+        f"length({config()!r}); warmup({config()!r});"
         "print([name for name in ('torch', 'transformers', 'datasets', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_warm_up_lasts_until_the_first_measurement_with_a_step_at_the_peak(config: Make, tmp_path: Path) -> None:
+    settings = config(schedule="constant", warmup_examples=20)
+    step = settings.batch_size
+    rungs = [round(count * step) for count in range(1, 9)]
+    found = list(classification.train(settings, seed=0, rungs=rungs, directory=tmp_path / "run"))[:8]
+    at_peak = [item.metrics["train/learning_rate"] == settings.learning_rate for item in found]
+    assert at_peak == [item.progress > classification.warmup(settings) for item in found]
+    assert set(at_peak) == {False, True}

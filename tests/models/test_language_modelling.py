@@ -146,7 +146,8 @@ def test_the_length_is_known_without_torch(config: Make, text_file: Path) -> Non
     prepare(config())
     code = (
         "import sys; from models.language_modelling import *; from models.configuration import *;"
-        f"length(Config(data=TextData(source={str(text_file)!r}), tokenizer=Tokenizer(kind='bytes')));"
+        f"config = Config(data=TextData(source={str(text_file)!r}), tokenizer=Tokenizer(kind='bytes'));"
+        "length(config); warmup(config);"
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -372,3 +373,13 @@ def test_varied_documents_keep_their_ends(config: Make, tmp_path: Path) -> None:
         ends.append(int((tokens == prepared.end_token).sum()))
     assert ends[0] > 40
     assert ends[0] == ends[1]  # swapping words changes no length
+
+
+def test_the_warm_up_lasts_until_the_first_measurement_with_a_step_at_the_peak(config: Make, tmp_path: Path) -> None:
+    settings = config(schedule="constant", warmup=0.3)
+    step = settings.batch_size * settings.model.context
+    rungs = [round(count * step) for count in range(1, 9)]
+    found = list(language_modelling.train(settings, seed=0, rungs=rungs, directory=tmp_path / "run"))[:8]
+    at_peak = [item.metrics["train/learning_rate"] == settings.learning_rate for item in found]
+    assert at_peak == [item.progress > language_modelling.warmup(settings) for item in found]
+    assert set(at_peak) == {False, True}

@@ -225,3 +225,13 @@ def test_check_shows_pairs(make: Make) -> None:
     found = preference.describe(make())
     assert "\nchosen: Yes, " in found["examples"][0]
     json.dumps(found)
+
+
+def test_the_warm_up_lasts_until_the_first_measurement_with_a_step_at_the_peak(make: Make, tmp_path: Path) -> None:
+    settings = make(schedule="constant", warmup=0.3)
+    step = settings.batch_size
+    rungs = [round(count * step) for count in range(1, 9)]
+    found = list(preference.train(settings, seed=0, rungs=rungs, directory=tmp_path / "run"))[:8]
+    at_peak = [item.metrics["train/learning_rate"] == settings.learning_rate for item in found]
+    assert at_peak == [item.progress > preference.warmup(settings) for item in found]
+    assert set(at_peak) == {False, True}

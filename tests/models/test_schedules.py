@@ -9,7 +9,7 @@ import torch
 from models.batches import Sequences, windows
 from models.configuration import Training
 from models.errors import DataError
-from models.schedules import batches, learning_rate, segments, stable_steps
+from models.schedules import batches, learning_rate, middle, segments, stable_steps, warmup_end
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 13, 64, 1000])
@@ -95,6 +95,57 @@ def test_runs_that_end_at_a_rung_and_beyond_it_are_one_up_to_the_branch(
     ]
     assert all(short == long for short, long in rates[:stable])
     assert all(short < long for short, long in rates[stable:])
+
+
+WARM_UPS: list[dict[str, Any]] = [
+    {"warmup": 0.0}, {"warmup": 0.2}, {"warmup": 1 / 3}, {"warmup": 0.01}, {"warmup": 1.0}, {"warmup_examples": 0},
+    {"warmup_examples": 1}, {"warmup_examples": 100}, {"warmup_examples": 101}, {"warmup_examples": 5000},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("warm_up", WARM_UPS)
+@pytest.mark.parametrize("example_tokens", [1, 16, 7.3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 60])
+def test_the_warm_up_lasts_until_a_measurement_has_a_step_at_the_peak_behind_it(
+    warm_up: dict[str, Any], example_tokens: float, batch_size: int
+) -> None:
+    examples = 480
+    settings = Training(schedule="constant", learning_rate=1.0, batch_size=batch_size, **warm_up)
+    tokens = round(examples * example_tokens)
+    end = warmup_end(settings, tokens=tokens, example_tokens=example_tokens)
+    for seen in range(batch_size, examples, batch_size):
+        rung = round(seen * example_tokens)
+        run = segments(rungs=[rung], tokens=tokens, example_tokens=example_tokens, batch_size=batch_size)
+        rates = [
+            learning_rate(settings, middle(first, count), examples=examples)
+            for first, count in batches(run, 0, run[0].steps)
+        ]
+        assert {count for _, count in run[0].batches()} == {batch_size}
+        assert (max(rates) == 1.0) == (rung > end), (seen, end)
+
+
+@pytest.mark.parametrize("warmup", [0.1, 0.2, 0.25])
+def test_a_rung_where_the_warm_up_ends_lies_in_it(warmup: float) -> None:
+    for tokens in range(1000, 1100):
+        for batch_size in (2, 7, 16):
+            settings = Training(batch_size=batch_size, warmup=warmup)
+            assert warmup_end(settings, tokens=tokens, example_tokens=1) >= int(warmup * tokens)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
+def test_a_warm_up_ends_alike_whatever_follows_it(schedule: Any) -> None:
+    settings = Training(schedule=schedule, batch_size=10, warmup=0.3, decay=0.2)
+    assert warmup_end(settings, tokens=1000, example_tokens=1) == 304  # a step to 305 has its middle at 300
+
+
+def test_the_warm_up_of_a_run_too_short_to_rise_in_full_lasts_until_it_falls() -> None:
+    settings = Training(
+        schedule="wsd", learning_rate=1.0, warmup_examples=100, decay=0.5, final_learning_rate=0.0, batch_size=2
+    )
+    end = warmup_end(settings, tokens=100, example_tokens=1)
+    rates = [learning_rate(settings, middle(first, 2), examples=100) for first in range(0, 100, 2)]
+    assert rates.index(max(rates)) == end // 2
+    assert end == 67  # x / 100 = (1 - x / 100) / 0.5 at 66.7
 
 
 def test_steps_of_a_run_are_numbered_across_its_rungs() -> None:

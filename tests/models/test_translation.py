@@ -396,3 +396,13 @@ def test_choices_that_rarely_make_sense_are_cautioned_against(config: Make) -> N
     cautions = translation.describe(config(tuning="lora", freeze_layers=0))["cautions"]
     assert any(caution.startswith("tuning: 'lora' without model.pretrained") for caution in cautions)
     assert not any(caution.startswith("tuning") for caution in translation.describe(config())["cautions"])
+
+
+def test_the_warm_up_lasts_until_the_first_measurement_with_a_step_at_the_peak(config: Make, tmp_path: Path) -> None:
+    settings = config(schedule="constant", warmup=0.1, epochs=1.0)
+    step = settings.batch_size
+    rungs = [round(count * step) for count in range(1, 9)]
+    found = list(translation.train(settings, seed=0, rungs=rungs, directory=tmp_path / "run"))[:8]
+    at_peak = [item.metrics["train/learning_rate"] == settings.learning_rate for item in found]
+    assert at_peak == [item.progress > translation.warmup(settings) for item in found]
+    assert set(at_peak) == {False, True}
