@@ -327,7 +327,7 @@ def test_a_replay_of_a_study_does_not_judge_in_the_warm_up_either(
     objective(workplace, str(warmup))
     study = bench("none", ("trials: 6", "trials: 12"))
     list(study.events())
-    table = study_table(study.folder, study.planned.space, study.planned.metric, study.history)
+    table = study_table(study.folder, study.planned.space, study.planned.tradeoff, study.history)
     search = dataclasses.replace(study.planned.search, pruner=Strategy("successive halving"))
     asked = Heard(table.asked_by(search), None, History(), 1)
     replay(table, asked, count=12, slots=1)
