@@ -119,6 +119,10 @@ def uncompared(plan: Plan) -> list[str]:
         length: int | None = objective.call("length", settings) if objective.has("length") else None
     except (ValueError, Invalid) as error:
         raise UserError(str(error)) from error
+    except UserError:
+        raise
+    except Exception as error:  # it may need what `prepare` leaves, and it is the objective's own code
+        return [f"which rungs lie within the warm-up is known when trials run ({type(error).__name__}: {error})"]
     rungs = {rung: tokens for rung in plan.rungs for tokens in rung_tokens([rung], length)}
     left = set(compared_at(plan.rungs, length, warmup))
     within = [

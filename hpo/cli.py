@@ -180,8 +180,10 @@ def _finish(state: str, root: Path) -> None:
         console.print(line, markup=False, soft_wrap=True)
         raise typer.Exit(130 if summary.history.reason in ("Ctrl-C", "SIGTERM") else 0)
     if summary.best is None:
+        repeats = any(trial.repeat and trial.state == "complete" for trial in summary.trials)
+        but = " but repeats of the baseline" if repeats else ""
         raise HpoError(
-            f"no trial of study {folder.name!r} was trained in full; hpo show {folder.name}{where} says why."
+            f"no trial of study {folder.name!r}{but} was trained in full; hpo show {folder.name}{where} says why."
         )
     console.print(f"Look at it:  hpo ui {folder.name}{where}", markup=False)
     which = " [--trial N of the front]" if len(summary.front) > 1 else ""

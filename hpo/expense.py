@@ -35,8 +35,11 @@ class Expense:
     def __init__(self, encoding: Encoding, seen: Sequence[Seen]) -> None:
         import numpy as np
 
-        timed = [trial for trial in seen if trial.seconds is not None]
-        seconds = np.log(np.array([trial.seconds for trial in timed], dtype=np.float64))
+        timed = [trial for trial in seen if trial.pace is not None]
+        # Of an unknown length, a whole training is as long as the longest: to be stopped early is not to be cheap.
+        longest = max((trial.curve[-1][0] for trial in timed if trial.curve), default=1)
+        whole = [(trial.pace or 0.0) * (trial.length or longest) for trial in timed]
+        seconds = np.log(np.array(whole, dtype=np.float64))
         self._spread = float(seconds.std()) if len(timed) >= _ENOUGH else 0.0
         self._surrogate: Surrogate | None = None
         if self._spread > 0:

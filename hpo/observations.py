@@ -24,7 +24,7 @@ class Seen:
         curve: progress and the metric's value at each finite measurement.
         points: of a trade-off, what each measurement of the curve was in all metrics; else empty.
         length: progress at which it is complete, where its objective says so.
-        seconds: that it takes to train in full, by how long it took so far; None where nobody timed it.
+        pace: seconds that a unit of progress took, on average; None where nobody timed it.
         ending: None while it runs or waits.
         value: of a complete trial.
         place: in the order in which trials began, those of a warm start first.
@@ -40,7 +40,7 @@ class Seen:
     place: int = 0
     waits: bool = False
     points: list[Point] = field(default_factory=list)
-    seconds: float | None = None
+    pace: float | None = None
     repeat: bool = False
 
     @property
@@ -109,9 +109,8 @@ class Observed:
 
     def took(self, number: int, progress: int, seconds: float) -> None:
         """A trial had trained for so many seconds when it measured."""
-        seen = self._own[number]
         if progress > 0:  # a look before training has begun takes its time, too
-            seen.seconds = max(seconds, 1e-6) * (seen.length or progress) / progress
+            self._own[number].pace = max(seconds, 1e-6) / progress
 
     def set_aside(self, number: int) -> None:
         """A trial waits: it counts as one that was stopped, until it is taken up again."""

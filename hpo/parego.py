@@ -103,7 +103,8 @@ class Weighed:
         latest = dict(zip(self._found(seen), seen.points, strict=True))
         for level in latest.keys() | noted.latest.keys():
             scale = self._scales.setdefault(level, _Scale.of(len(seen.points[0])))
-            scale.replace(noted.latest.get(level, ()), latest.get(level, ()))
+            if not seen.repeat:  # several seeds of one configuration would be so many rivals of the others
+                scale.replace(noted.latest.get(level, ()), latest.get(level, ()))
         noted.points, noted.length, noted.latest = len(seen.points), seen.length, latest
 
     def _rank(self, seen: Seen) -> None:
@@ -203,7 +204,7 @@ class _Scale:
     def scaled(self, point: Point) -> Point:
         """The rank in each metric: 0 for the best, 1 in the middle, 2 for the worst; of equals, their mean."""
         return tuple(
-            (bisect.bisect_left(axis, value) + bisect.bisect_right(axis, value) - 1) / max(1, len(axis) - 1)
+            max(0, bisect.bisect_left(axis, value) + bisect.bisect_right(axis, value) - 1) / max(1, len(axis) - 1)
             for value, axis in zip(point, self.axes, strict=True)
         )
 
@@ -214,5 +215,5 @@ class _Scale:
         found = []
         for values, axis in zip(axes, map(np.array, self.axes), strict=True):
             both = np.searchsorted(axis, values, "left") + np.searchsorted(axis, values, "right")
-            found.append((both - 1) / max(1, len(axis) - 1))
+            found.append(np.maximum(both - 1, 0) / max(1, len(axis) - 1))
         return found

@@ -20,7 +20,7 @@ from hpo.trials import Direction, Ending
 from hpo.wording import number
 
 _TOLD_APART = 2.0  # deviations of the difference; beyond, about one pair in twenty is by chance alone
-_ROUGH = 6  # of fewer seeds, the deviation itself may be off by a factor of two and more
+_ROUGH = 6  # of fewer seeds, the true deviation may be more than two and a half times as large (with 95%)
 _NAMED = 5
 
 
@@ -74,8 +74,8 @@ def alike(summary: Summary, found: Between) -> list[int]:
     A difference of two trainings deviates by the root of 2 times what one does.
     """
     best, deviation = summary.best, found.deviation
-    if best is None or best.value is None or not deviation:
-        return []
+    if best is None or best.value is None or not deviation or summary.tradeoff:
+        return []  # of a front, each is better than the others in something
     limit = _TOLD_APART * math.sqrt(2) * deviation
     rivals = [trial for trial in summary.complete if trial.number not in (0, best.number) and trial.value is not None]
     near = [(_ahead(summary, best.value, rival.value or 0.0), rival.number) for rival in rivals]
@@ -115,7 +115,8 @@ def _beside_baseline(summary: Summary, found: Between, deviation: float) -> list
     text = f"The winner is {where} the baseline's mean by {number(abs(far), 3)}, "
     text += f"{abs(far) / deviation:.1f} deviations between seeds ({number(deviation, 3)}, {count} seeds)"
     if far <= 0:
-        return [f"{text}: it is ahead of the baseline's first seed alone."]
+        first = found.trainings[0].ending is Ending.COMPLETE
+        return [f"{text}: it is ahead of the baseline's first seed alone." if first else f"{text}."]
     # One training beside the mean of some.
     chance = far < _TOLD_APART * deviation * math.sqrt(1 + 1 / count)
     return [f"{text}: chance alone may do that." if chance else f"{text}."]

@@ -419,6 +419,7 @@ class Study:
             self._observed.took(record.number, record.progress, record.timed)
         if record.taken_up_at is not None:
             self._rule.taken_up(record.number)
+            self._observed.cut_short = True  # it had been set aside, whatever became of it
         if record.paused:
             self._rule.set_aside(record.number)
             self._observed.set_aside(record.number)

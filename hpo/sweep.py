@@ -365,9 +365,6 @@ class _Reader(Document):
         seeds = int(self.whole(path, values, "seeds", 1, 1))
         if seeds > trials:
             self.wrong((*path, "seeds"), f"requires no more than there are trials ({trials}), got {seeds}.")
-        elif seeds > 1 and not {"baseline", "start_with"} & self.tree.keys():
-            rule = "requires a known configuration to train with several seeds, and there is none. Add `baseline:`."
-            self.wrong((*path, "seeds"), rule)
         return seeds
 
     def unbiased(self, path: Path_, values: Mapping[str, Any]) -> float:

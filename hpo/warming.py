@@ -258,7 +258,9 @@ class _Reader:
     def _lesson(self, trial: TrialRecord, parameters: dict[str, Value]) -> Lesson:
         assert trial.ending is not None
         name = self._planned.sweep.metric.name
-        curve = [(m.progress, m.metrics[name]) for m in trial.measurements if name in m.metrics]
+        # What was measured in a warm-up is compared with nothing, there or here.
+        behind = [m for m in trial.measurements if m.progress > trial.warmup or m.progress == trial.length]
+        curve = [(m.progress, m.metrics[name]) for m in behind if name in m.metrics]
         finite = tuple((progress, value) for progress, value in curve if math.isfinite(value))
         complete = trial.ending is Ending.COMPLETE
         return Lesson(trial.number, parameters, trial.ending, trial.value if complete else None, finite)

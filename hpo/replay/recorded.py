@@ -241,7 +241,7 @@ def study_table(folder: StudyFolder, space: Space, tradeoff: Tradeoff, history: 
     """
     searched = [trial for trial in history.ended if not trial.repeat]
     rows = tuple(row for trial in searched if (row := _recorded(trial, tradeoff)) is not None)
-    if not any(row.complete for row in rows):
+    if not any(row.complete and not row.diverged for row in rows):
         raise UserError(f"study {folder.name!r} has no trial that was trained to its end: nothing can be replayed.")
     lengths = [trial.length or trial.progress for trial in searched if trial.ending is Ending.COMPLETE]
     source, others = f"study {folder.name}", tradeoff.others

@@ -213,7 +213,26 @@ def test_repeats_are_repeats_where_a_trade_off_is_one_metric_too() -> None:
         observed.measured(number, 900, 1.0, 900, (1.0, 2.0))
         observed.took(number, 900, 30.0 + number)
     weighed = Weighed(observed, (1.0,), 0).chosen(3, 64, 32, 12, 0)
-    assert [(trial.repeat, trial.seconds) for trial in weighed] == [(False, 30.0), (True, 31.0), (True, 32.0)]
+    assert [trial.repeat for trial in weighed] == [False, True, True]
+    assert [trial.pace for trial in weighed] == [30.0 / 900, 31.0 / 900, 32.0 / 900]
+
+
+def test_repeats_do_not_change_how_others_rank_in_a_trade_off() -> None:
+    """Five seeds of the baseline would make it the middle of all, and whatever beats it hardly better."""
+    found = []
+    for repeats in (0, 4):
+        observed = Observed(Direction.MINIMIZE)
+        for number in range(6 + repeats):
+            which = max(0, number - repeats)
+            observed.began(number, _drawn(which), repeat=0 < number <= repeats)
+            # The last repeat is luckier than any other trial: no rank is below that of the best.
+            lucky = 9.0 if 0 < number == repeats else 0.0
+            observed.measured(number, 900, 1.0, 900, (5.0 - which - lucky, float(which) - lucky))
+            observed.ended(number, Ending.COMPLETE, 1.0)
+        weighed = Weighed(observed, (1.0,), 0).chosen(11, 64, 32, 12, 0)
+        assert all(trial.value is not None and trial.value >= 0 for trial in weighed)
+        found.append([trial.value for trial in weighed if not trial.repeat])
+    assert found[0] == found[1]
 
 
 # -- a study that is searched ---------------------------------------------------------------------------
@@ -398,7 +417,6 @@ def test_check_says_nothing_of_seeds_where_there_is_one(bench: Callable[..., Ben
         ("baseline: {x: 1}", "1.5", "requires a whole number from 1, got 1.5."),
         ("baseline: {x: 1}", "true", "requires a whole number from 1, got True."),
         ("baseline: {x: 1}", "6", "requires no more than there are trials (5), got 6."),
-        ("fixed: {}", "2", "requires a known configuration to train with several seeds, and there is none."),
     ],
 )
 def test_seeds_that_cannot_be_are_one_mistake_with_its_line(known: str, seeds: str, rule: str) -> None:
@@ -407,8 +425,8 @@ def test_seeds_that_cannot_be_are_one_mistake_with_its_line(known: str, seeds: s
     assert f"search.seeds: {rule}" in mistake.text
 
 
-@pytest.mark.parametrize("known", ["baseline: {x: 1}", "start_with: [{x: 1}]", "baseline: {}"])
-def test_seeds_go_with_any_known_configuration(known: str) -> None:
+@pytest.mark.parametrize("known", ["baseline: {x: 1}", "start_with: [{x: 1}]", "fixed: {}"])
+def test_seeds_need_no_more_than_the_baseline_that_every_study_has(known: str) -> None:
     sweep, mistakes = parse(TEXT % (known, "5"), Path("s.yaml"))
     assert (sweep.search.seeds, mistakes) == (5, [])
     assert parse(TEXT.replace("\n  seeds: %s", "") % known, Path("s.yaml"))[0].search.seeds == 1

@@ -101,6 +101,12 @@ def test_a_winner_that_beats_an_unlucky_seed_alone_is_called_so() -> None:
     )
 
 
+def test_where_the_first_seed_did_not_come_to_the_end_nobody_is_ahead_of_it() -> None:
+    behind = sentences(study([None, 3.5, 3.6], [3.58]))[1]
+    assert behind.startswith("The winner is behind the baseline's mean by 0.03, 0.4 deviations")
+    assert "first seed" not in behind
+
+
 def test_where_no_trial_beat_the_baseline_no_lead_is_told() -> None:
     found = study([3.4, 3.6, 3.5], [4.0])
     assert gain(found) == "No trial beat the baseline: validation/loss 3.4."

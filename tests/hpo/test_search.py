@@ -186,10 +186,20 @@ def test_a_study_that_is_opened_again_knows_how_long_each_trial_takes(bench: Cal
     with search.journal:
         list(search.events())
     assert isinstance(search.study, Study)
-    live = [seen.seconds for seen in search.study._observed.trials]
-    again = [seen.seconds for seen in Study(study.planned, study.folder, study.history, 1)._observed.trials]
+    live = [seen.pace for seen in search.study._observed.trials]
+    again = [seen.pace for seen in Study(study.planned, study.folder, study.history, 1)._observed.trials]
     assert live == again
-    assert all(seconds is not None and seconds > 0 for seconds in live)
+    assert all(pace is not None and pace > 0 for pace in live)
+
+
+def test_a_study_that_is_opened_again_knows_that_trials_were_cut_short(bench: Callable[..., Bench]) -> None:
+    """Those that waited and were taken up again have left no other trace of it."""
+    rule = "pruner: {name: pausing halving, noise: 100.0}"  # all wait until there are three, and all go on
+    study = bench(("seed: 3", f"seed: 3\n  {rule}\n  rungs: [1/9, 1/3, 1.0]"))
+    study.run()
+    assert {trial.state for trial in study.history.trials.values()} == {"complete"}
+    assert any(trial.taken_up_at is not None for trial in study.history.trials.values())
+    assert Study(study.planned, study.folder, study.history, 1)._observed.cut_short
 
 
 def test_leaving_sets_trials_aside_and_resuming_ends_with_the_asked_number(bench: Callable[..., Bench]) -> None:

@@ -280,15 +280,21 @@ def test_the_cost_of_a_training_is_learned_from_how_long_others_took() -> None:
     assert large / middle == pytest.approx(16, rel=0.3)
 
 
-def test_a_training_that_was_cut_short_costs_what_a_whole_one_would_have() -> None:
-    observed = Observed(Direction.MINIMIZE)
-    observed.began(0, {"rate": 1e-3, "width": 64})
-    observed.measured(0, 300, 4.0, 900)
-    observed.took(0, 300, 12.0)
-    observed.began(1, {"rate": 1e-3, "width": 128})
-    observed.measured(1, 250, 4.0, None)  # of an unknown length: as far as it has come
-    observed.took(1, 250, 12.0)
-    assert [seen.seconds for seen in observed.trials] == [36.0, 12.0]
+@pytest.mark.parametrize("length", [900, None])
+def test_a_training_that_was_cut_short_costs_what_a_whole_one_would_have(length: int | None) -> None:
+    observed, generator, encoding = Observed(Direction.MINIMIZE), random.Random(2), Encoding(SIZED)
+    for number in range(12):
+        parameters = SIZED.draw(generator)
+        width = parameters["width"]
+        assert isinstance(width, int)
+        observed.began(number, parameters)
+        for progress in (100, 900) if number % 2 else (100,):
+            observed.measured(number, progress, 4.0, length)
+            observed.took(number, progress, progress * width / 1e4)
+        observed.ended(number, Ending.COMPLETE if number % 2 else Ending.STOPPED, 4.0 if number % 2 else None)
+    asked: list[dict[str, Value]] = [{"rate": 1e-3, "width": width} for width in (64, 1024)]
+    small, large = Expense(encoding, observed.trials).of(encoding.features(encoding.units_of(asked)))
+    assert large / small == pytest.approx(16, rel=0.2)
 
 
 def test_where_nothing_or_all_the_same_was_timed_costs_do_not_differ() -> None:

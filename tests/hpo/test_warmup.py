@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from hpo import cli, run
+from hpo import cli, run, warming
 from hpo.check import uncompared
 from hpo.errors import UserError
 from hpo.folder import StudyFolder
@@ -386,6 +386,33 @@ def test_check_refuses_a_warm_up_that_is_no_progress_in_words(bench: Callable[..
     objective(workplace, "0.2")
     with pytest.raises(UserError, match="requires a progress"):
         uncompared(bench("pausing halving").planned)
+
+
+@pytest.mark.parametrize("error", ["OSError('prepared.txt is missing')", "TypeError('int + None')"])
+def test_check_goes_on_where_the_objective_cannot_say_before_it_prepared(
+    bench: Callable[..., Bench], workplace: Path, error: str
+) -> None:
+    objective(workplace, f"(_ for _ in ()).throw({error})")
+    (said,) = uncompared(bench("pausing halving").planned)
+    assert said.startswith("which rungs lie within the warm-up is known when trials run (")
+    assert error.partition("'")[2].rstrip("')") in said
+
+
+def test_a_warm_start_learns_nothing_from_a_warm_up(bench: Callable[..., Bench], workplace: Path) -> None:
+    objective(workplace, str(WARMUP))
+    study = bench("none")
+    list(study.events())
+    assert any(m.progress <= WARMUP for trial in study.history.ended for m in trial.measurements)
+
+    @dataclasses.dataclass
+    class Record:
+        name: str = "old"
+        id: str = "i"
+        facts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    lessons = warming._Reader(study.planned, Record()).source(study.history).lessons  # type: ignore[arg-type]
+    assert lessons
+    assert all(progress > WARMUP for lesson in lessons for progress, _ in lesson.curve)
 
 
 def test_the_command_says_it(bench: Callable[..., Bench], workplace: Path) -> None:
