@@ -55,6 +55,8 @@ def encode(event: Event | StudyState, at: float) -> str:
                     "rungs": [rung if isinstance(rung, int) else str(rung) for rung in assignment.rungs],
                     "protected": assignment.protected,
                 }
+                if assignment.repeat:
+                    line["repeat"] = True
         case Progressed(number, measurement, seconds, length, warmup):
             metrics = {name: _number(value) for name, value in measurement.metrics.items()}
             line = {
@@ -357,7 +359,7 @@ class History:
                     started_at=line["at"],
                     slot=line["slot"],
                     place=line.get("place", ""),
-                    repeat=0 in self.trials and line["seed"] != self.trials[0].seed,  # all others have the study's
+                    repeat=line.get("repeat", False),
                 )
             case "measured":
                 trial = self.trials[number]
@@ -409,4 +411,6 @@ class History:
 
         trial = self.trials[number]
         rungs = tuple(rung if isinstance(rung, int) else Fraction(rung) for rung in trial.rungs)
-        return Assignment(number, trial.parameters, trial.settings, trial.seed, rungs, trial.protected, trial.divide)
+        return Assignment(
+            number, trial.parameters, trial.settings, trial.seed, rungs, trial.protected, trial.divide, trial.repeat
+        )

@@ -6,12 +6,11 @@ Knows folders and values; nothing of what is in them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Container
 from typing import Literal
 
 from hpo.folder import StudyFolder
 from hpo.journal import History
-from hpo.trials import Direction, Ended, Ending
+from hpo.trials import Assignment, Direction, Elsewhere, Ended, Ending, Event, Started
 
 
 class Keeper:
@@ -21,22 +20,16 @@ class Keeper:
         folder: of the study.
         direction: of its metric.
         keep: `best`, or `all` to remove nothing.
-        history: what ended in earlier runs.
-        repeats: trials that are never the best, being the baseline once more.
+        history: what ended in earlier runs, and which trials are the baseline once more: those are never the best.
     """
 
     def __init__(
-        self,
-        folder: StudyFolder,
-        direction: Direction,
-        keep: Literal["best", "all"],
-        history: History,
-        repeats: Container[int] = (),
+        self, folder: StudyFolder, direction: Direction, keep: Literal["best", "all"], history: History
     ) -> None:
         self._folder = folder
         self._direction = direction
         self._keep = keep
-        self._repeats = repeats
+        self._repeats = {trial.number for trial in history.trials.values() if trial.repeat}
         self._best: tuple[float, int] | None = None
         # A coordinator may have died between an ending and the removal that it called for.
         for trial in history.ended:
@@ -53,9 +46,15 @@ class Keeper:
         self._best = (value, number)
         return beaten
 
-    def ended(self, event: Ended) -> None:
-        """Take note of an ending, and remove what it makes superfluous."""
-        self._end(event.number, event.outcome.ending, event.value)
+    def hear(self, event: Event) -> None:
+        """Take note of what happened, here or elsewhere, and remove what an ending makes superfluous."""
+        match event:
+            case Elsewhere(other):
+                self.hear(other)
+            case Started(Assignment(number=number, repeat=True)):
+                self._repeats.add(number)
+            case Ended(number, outcome, _, value):
+                self._end(number, outcome.ending, value)
 
     def _end(self, number: int, ending: Ending | None, value: float | None) -> None:
         superfluous: int | None = number

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ from hpo.operation import Notify
 from hpo.report import gain
 from hpo.summary import Summary
 from hpo.sweep import Sweep
-from hpo.trials import Direction, Ended, Ending
+from hpo.trials import Assignment, Direction, Elsewhere, Ended, Ending, Event, Outcome, Started
 from hpo.wording import number
 
 _SECONDS = 10.0
@@ -195,23 +195,15 @@ class News:
         notifier: who tells it.
         folder: of the study.
         record: what it is.
-        history: what ended in earlier runs.
-        repeats: trials that are no news, being the baseline once more.
+        history: what ended in earlier runs, and which trials are the baseline once more: those are no news.
     """
 
-    def __init__(
-        self,
-        notifier: Notifier,
-        folder: StudyFolder,
-        record: StudyRecord,
-        history: History,
-        repeats: Container[int] = (),
-    ) -> None:
+    def __init__(self, notifier: Notifier, folder: StudyFolder, record: StudyRecord, history: History) -> None:
         self._notifier = notifier
         self._folder = folder
         self._record = record
         self._direction = Direction(record.metric["direction"])
-        self._repeats = repeats
+        self._repeats = {trial.number for trial in history.trials.values() if trial.repeat}
         self._best: float | None = None
         for trial in history.ended:
             if trial.ending is Ending.COMPLETE and trial.value is not None:
@@ -225,22 +217,27 @@ class News:
         self._best = value if better else self._best
         return better
 
-    def elsewhere(self, event: Ended) -> None:
-        """Take note of what ended at another coordinator of the study, which tells of it itself."""
-        if event.outcome.ending is Ending.COMPLETE and event.value is not None:
-            self._consider(event.number, event.value)
+    def hear(self, event: Event) -> None:
+        """Take note of what happened, and tell of a new best; of one elsewhere, its own coordinator does."""
+        match event:
+            case Started(Assignment(number=number, repeat=True)) | Elsewhere(
+                Started(Assignment(number=number, repeat=True))
+            ):
+                self._repeats.add(number)
+            case Elsewhere(Ended(number, Outcome(Ending.COMPLETE), _, value)) if value is not None:
+                self._consider(number, value)
+            case Ended(number, Outcome(Ending.COMPLETE), _, value) if value is not None:
+                self._ended(number, value)
 
-    def ended(self, event: Ended) -> None:
-        """Take note of an ending, and tell of it if it is a new best. The baseline's is none."""
-        if event.outcome.ending is not Ending.COMPLETE or event.value is None:
-            return
+    def _ended(self, trial: int, value: float) -> None:
+        """Tell of a trial trained to its end if it is a new best. The baseline's is none."""
         before = self._best
-        if not self._consider(event.number, event.value) or event.number == 0:
+        if not self._consider(trial, value) or trial == 0:
             return
         metric = self._record.metric["name"]
-        text = f"study {self._folder.name}: trial {event.number} is the best so far, {metric} {number(event.value)}"
+        text = f"study {self._folder.name}: trial {trial} is the best so far, {metric} {number(value)}"
         text += f" (before: {number(before)})" if before is not None else ""
-        self._notifier.tell("best", text, value=event.value, trial=event.number)
+        self._notifier.tell("best", text, value=value, trial=trial)
 
     def left(self, state: StudyState) -> None:
         """Tell how a run of the study ended, unless a person ended it; then wait a little for what is left."""

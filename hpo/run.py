@@ -319,7 +319,6 @@ def conduct(
             webhook,
             None if sweep.storage is None else SharedJournal(folder, study, sweep.storage.lost_after_seconds),
             _checkpoint_bytes(sweep.launch.checkpoints_gib, folder),
-            range(1, search.seeds),
         )
         try:
             return drive(study, terms, folder, launcher, record, console).state

@@ -24,7 +24,7 @@ from hpo.notification import News, Notifier
 from hpo.operation import Budget, Notify, OnFailure
 from hpo.search import DiskFull, Search, Trials
 from hpo.spending import Meter, Rates
-from hpo.trials import Direction, Elsewhere, Ended
+from hpo.trials import Direction
 
 
 class Interrupt:
@@ -63,7 +63,6 @@ class Terms:
         webhook: the address for that, a secret.
         journal: one that other coordinators write too; None: the folder's own.
         checkpoint_bytes: what trials that the stopping rule set aside may take on disk; None: no bound.
-        repeats: trials that are the baseline once more.
     """
 
     trials: int
@@ -76,7 +75,6 @@ class Terms:
     webhook: str | None = field(default=None, repr=False)
     journal: Journal | None = None
     checkpoint_bytes: int | None = None
-    repeats: range = range(0)
 
 
 class _Leaving:
@@ -112,13 +110,13 @@ def drive(
     """
     history = History.read(folder.journal)
     count = int(min(terms.trials, trials.size))
-    keeper = Keeper(folder, Direction(record.metric["direction"]), terms.keep, history, terms.repeats)
+    keeper = Keeper(folder, Direction(record.metric["direction"]), terms.keep, history)
     meter = Meter(terms.budget, Rates.read(record.rates), history, time.monotonic)
     began = time.monotonic()
     notifier = Notifier(
         terms.notify, folder.name, terms.webhook, lambda text: console.print(text, style="yellow", markup=False)
     )
-    news = News(notifier, folder, record, history, terms.repeats)
+    news = News(notifier, folder, record, history)
     with terms.journal or Journal(folder.journal, steady_clock()) as journal:
         view: View = open_view(console, record, history, count, launcher.slots)
         state = StudyState("failed", "the coordinator raised an error")
@@ -133,12 +131,8 @@ def drive(
                 )  # fmt: skip
                 for event in search.events():
                     view.show(event)
-                    if isinstance(event, Elsewhere) and isinstance(event.event, Ended):
-                        keeper.ended(event.event)
-                        news.elsewhere(event.event)
-                    if isinstance(event, Ended):
-                        keeper.ended(event)
-                        news.ended(event)
+                    keeper.hear(event)
+                    news.hear(event)
                 state = _left(folder, count, leaving.reason)
         except KeyboardInterrupt:
             state = StudyState("interrupted", "stopped at once")

@@ -223,6 +223,7 @@ class Study:
             seed=self._given.seed(number),
             rungs=self._question.rungs,
             protected=self._given.protected(number),
+            repeat=number in self._given.repeats,
         )
 
     def _suggested(self, number: int) -> dict[str, Value]:
@@ -374,7 +375,7 @@ class Study:
         with quiet():
             self._live[number] = self._add_to_optuna(assignment.parameters)
         self._curves[number] = []
-        self._observed.began(number, assignment.parameters, repeat=number in self._given.repeats)
+        self._observed.began(number, assignment.parameters, repeat=assignment.repeat)
         self._asked = number + 1
 
     def _add_to_optuna(self, parameters: Mapping[str, Value]) -> Trial:

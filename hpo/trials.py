@@ -115,6 +115,7 @@ class Assignment:
         rungs: where the trial measures.
         protected: never stopped early (the baseline, and those drawn at random: `hpo.unbiased`).
         divide: parts that each forward pass is done in, so that it needs less memory; 1 at first.
+        repeat: it is trial 0's configuration once more, with another seed (`search.seeds`): no rival of the others.
     """
 
     number: int
@@ -124,6 +125,7 @@ class Assignment:
     rungs: tuple[Rung, ...]
     protected: bool = False
     divide: int = 1
+    repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def events(number: int, value: float | None, seed: int, ending: Ending = Ending.
     told = [] if value is None else [Progressed(number, Measurement(100, {LOWER: value}), 2.0, 100)]
     protected = seed > 0 or not number
     return [
-        Started(Assignment(number, parameters, dict(parameters), seed, (), protected=protected), slot=0),
+        Started(Assignment(number, parameters, dict(parameters), seed, (), protected, repeat=seed > 0), slot=0),
         *told,
         Ended(number, Outcome(ending), 2.5, value if ending.has_value else None),
     ]
@@ -226,11 +226,10 @@ def test_the_live_screen_and_the_news_pass_it_over(tmp_path: Path, recorded: boo
     console = Console(file=io.StringIO(), width=300)
     board = Scoreboard(RECORD, history, 5, 1, lambda: 0.0)
     view = PlainView(console, board)
-    news = News(Noted(None, "s", None, print), StudyFolder(tmp_path), RECORD, history, range(1, 3))
+    news = News(Noted(None, "s", None, print), StudyFolder(tmp_path), RECORD, history)
     for event in later if recorded else [*happened, *later]:
         view.show(event)
-        if isinstance(event, Ended):
-            news.ended(event)
+        news.hear(event)
     assert board.best == (3.2, 4)
     assert board.baseline == 3.5
     assert told == [4]
@@ -248,10 +247,9 @@ def test_its_checkpoint_is_not_kept_and_the_bests_is(tmp_path: Path, recorded: b
         folder.trial(number).mkdir(parents=True)
     for event in ended if recorded else []:
         history.add(json.loads(encode(event, 1.0)))
-    keeper = Keeper(folder, Direction.MINIMIZE, "best", history, range(1, 3))
+    keeper = Keeper(folder, Direction.MINIMIZE, "best", history)
     for event in [] if recorded else ended:
-        if isinstance(event, Ended):
-            keeper.ended(event)
+        keeper.hear(event)
     assert [path.name for path in folder.trial(0).parent.iterdir()] == ["0000"]
 
 

@@ -280,7 +280,7 @@ def test_checkpoints_of_paused_trials_stay_under_their_cap(bench: Callable[..., 
             if isinstance(event, Started) and not event.resumed:
                 (study.folder.trial(event.assignment.number) / "weights").write_bytes(bytes(1000))
             if isinstance(event, Ended):
-                keeper.ended(event)
+                keeper.hear(event)
             waiting = [study.folder.trial(t.number) for t in study.history.trials.values() if t.paused]
             most = max(most, sum(size(folder) for folder in waiting))
     assert len(study.history.ended) == 200
