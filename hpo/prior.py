@@ -15,6 +15,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.distributions import distribution
+from hpo.notices import quiet
+from hpo.space import Space
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Ending, Value
 from hpo.warming import UNTAUGHT, Lesson
@@ -28,16 +31,16 @@ class Prior:
 
     Args:
         lessons: of a warm start; none is fine.
-        distributions: of every searched setting.
+        space: what is searched.
         direction: of the study.
     """
 
-    def __init__(
-        self, lessons: Sequence[Lesson], distributions: Mapping[str, BaseDistribution], direction: Direction
-    ) -> None:
+    def __init__(self, lessons: Sequence[Lesson], space: Space, direction: Direction) -> None:
         self._sign = 1.0 if direction is Direction.MINIMIZE else -1.0
-        self._names = set(distributions)
-        self._trials = [_frozen(lesson, distributions) for lesson in lessons]
+        self._names = {parameter.name for parameter in space.parameters}
+        with quiet():
+            distributions = {parameter.name: distribution(parameter.dimension) for parameter in space.parameters}
+            self._trials = [_frozen(lesson, distributions) for lesson in lessons]
 
     def strategy(self, strategy: Strategy) -> Strategy:
         """A sampler's strategy that makes use of them, where the sampler has an option for that.

@@ -1,29 +1,24 @@
-"""The study: the one room that talks to Optuna. Asks it for trials, tells it measurements and endings.
+"""The study: where a search's trials come from, and what becomes of them.
 
-Optuna's store is a journal file of its own with one writer, this process. The record in `hpo.journal` is
-always ahead of it or level; on opening, Optuna's is brought up to the record. Knows nothing of processes.
+Every trial is given, or comes from our own sampler or one of Optuna's; every measurement is told to the sampler and to
+the stopping rule. What they know is made anew from the record in `hpo.journal`. Knows nothing of processes.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
-
 from hpo import warming
-from hpo.avoidance import Avoiding, expectation
-from hpo.distributions import distribution, same, suggest
 from hpo.errors import SweepError
 from hpo.folder import StudyFolder
 from hpo.given import GivenTrials
 from hpo.halving import Look
 from hpo.journal import History, TrialRecord
+from hpo.mirror import Mirror
 from hpo.notices import named, quiet
 from hpo.observations import Observed, Seen
 from hpo.plan import Plan, by_line, draft
@@ -31,7 +26,6 @@ from hpo.prior import Prior
 from hpo.samplers import make_sampler
 from hpo.space import Space
 from hpo.stopping import make_rule
-from hpo.store import Store
 from hpo.strategies import mistakes_in
 from hpo.suggesting import make_suggester
 from hpo.sweep import Search
@@ -52,23 +46,6 @@ from hpo.trials import (
     Value,
     Verdict,
 )
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-_TOLD = {
-    Ending.COMPLETE: TrialState.COMPLETE,
-    Ending.STOPPED: TrialState.PRUNED,
-    # A diverged configuration is a bad one, and the sampler should learn that: pruned without a value ranks
-    # below every trial that has one. What failed or was killed says nothing of its configuration.
-    Ending.DIVERGED: TrialState.PRUNED,
-    # So is one that does not fit, which it is told as a constraint that does not hold.
-    Ending.OUT_OF_MEMORY: TrialState.PRUNED,
-    Ending.KILLED: TrialState.FAIL,
-    Ending.HUNG: TrialState.FAIL,
-    Ending.FAILED: TrialState.FAIL,
-}
-
-_FITS = "fits into memory"
 
 
 def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -136,72 +113,22 @@ class Study:
             weighs=bool(self._tradeoff),
         )
         self._begin(history)
-        with quiet():
-            dimensions = {parameter.name: distribution(parameter.dimension) for parameter in question.space.parameters}
-            self._prior = Prior(lessons, dimensions, self._metric.direction)
+        self._prior = Prior(lessons, question.space, self._metric.direction)
 
     def _begin(self, history: History) -> None:
-        """Open Optuna's store and bring it up to the record, or back to it."""
+        """What the sampler and the rule know, as the record has it."""
         question = self._question
         self._rule, pruner = make_rule(
             question.search.pruner, self._metric.direction, self._first_rung, question.rungs,
             weighs=bool(self._tradeoff),
         )  # fmt: skip
-        self._live: dict[int, Trial] = {}
+        self.mirror = Mirror(question.space, self._metric.direction, self._folder, history, pruner)
         self._curves: dict[int, list[Measured]] = {}
         self._observed = Observed(self._metric.direction, self._lessons)
-        self._has_overflown = any(trial.ending is Ending.OUT_OF_MEMORY for trial in history.ended)
         self._unanswered = {trial.number for trial in history.unfinished if trial.may_be_unanswered}
-        with quiet():
-            self._study = self._opened(history, pruner)
-            self._reconcile(history)
+        for number in sorted(history.trials):
+            self._recall(history.trials[number])
         self._asked = len(history.trials)
-
-    def _opened(self, history: History, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-        """Optuna's store, with no more in it than the record has."""
-        folder = self._folder
-        if folder is None:
-            return optuna.create_study(direction=self._metric.direction.value, pruner=pruner)
-        self._study = self._open(folder, pruner)
-        if self._is_ahead(history):
-            # The record was lost in part, or another folder's store lies here: the record decides.
-            folder.optuna.rename(folder.optuna.with_suffix(f".{int(time.time())}.jsonl"))
-            self._study = self._open(folder, pruner)
-        Store(folder.optuna).keep(self._whole(history))
-        return self._open(folder, pruner)
-
-    def _open(self, folder: StudyFolder, pruner: optuna.pruners.BasePruner) -> optuna.Study:
-        return optuna.create_study(
-            storage=JournalStorage(Store(folder.optuna)),
-            study_name=folder.name,
-            direction=self._metric.direction.value,
-            pruner=pruner,
-            load_if_exists=True,
-        )
-
-    def _is_ahead(self, history: History) -> bool:
-        """Whether Optuna's store knows of endings or parameters that the record does not."""
-        for trial in self._study.get_trials(deepcopy=False):
-            record = history.trials.get(trial.number)
-            if record is None:
-                if trial.state.is_finished():
-                    return True
-            elif (trial.state.is_finished() and record.ending is None) or any(
-                not same(record.parameters.get(name, value), value) for name, value in trial.params.items()
-            ):
-                return True
-        return False
-
-    def _whole(self, history: History) -> int:
-        """How many trials, from the first on, Optuna's store has as they were assigned."""
-        trials = self._study.get_trials(deepcopy=False)
-        for count, trial in enumerate(trials):
-            record = history.trials.get(trial.number)
-            if record is None or trial.state is TrialState.WAITING:
-                return count
-            if not trial.params.keys() >= record.parameters.keys():
-                return count
-        return len(trials)
 
     @property
     def size(self) -> float:
@@ -227,37 +154,21 @@ class Study:
         )
 
     def _suggested(self, number: int) -> dict[str, Value]:
-        """By our own sampler. Optuna's store gets it whole, as of a trial that was asked for elsewhere."""
+        """By our own sampler. Optuna gets it whole, as a trial that was asked for elsewhere."""
         assert self._suggester is not None
         parameters = self._given.parameters(number)
         if parameters is None:
-            parameters = self._suggester.suggest(number, self._observed, self._expectation())
-        self._live[number] = self._add_to_optuna(parameters)
+            parameters = self._suggester.suggest(number, self._observed, self.mirror.fits())
+        self.mirror.add(number, parameters)
         return dict(parameters)
 
-    def _expectation(self) -> Callable[[Mapping[str, Value]], bool]:
-        """Whether a configuration is expected to fit into memory."""
-        if not self._has_overflown:
-            return lambda values: True
-        dimensions = {p.name: distribution(p.dimension) for p in self._question.space.parameters}
-        return expectation(self._study.get_trials(deepcopy=False), dimensions)
-
     def _asked_of_optuna(self, number: int) -> dict[str, Value]:
-        search = self._question.search
-        conditional = self._question.space.conditional
+        seed, conditional = self._question.search.seed, self._question.space.conditional
         strategy = self._prior.strategy(self._sampler)
-
-        def make(draw: int) -> optuna.samplers.BaseSampler:
-            sampler = make_sampler(strategy, seed=search.seed, number=number, conditional=conditional, draw=draw)
-            return self._prior.shown_to(sampler, strategy)
-
-        self._study.sampler = Avoiding(make) if self._has_overflown else make(0)
-        if (known := self._given.parameters(number)) is not None:
-            self._study.enqueue_trial(dict(known))
-        trial = self._study.ask()
-        assert trial.number == number, f"Optuna numbers this trial {trial.number}, the journal {number}"
-        self._live[number] = trial
-        return self._question.space.fill(lambda parameter: suggest(trial, parameter))
+        make = partial(make_sampler, strategy, seed=seed, number=number, conditional=conditional)
+        return self.mirror.ask(
+            number, lambda draw: self._prior.shown_to(make(draw=draw), strategy), self._given.parameters(number)
+        )
 
     def revive(self, *, last: bool) -> int | None:
         """A trial that the stopping rule set aside and takes up again."""
@@ -316,12 +227,10 @@ class Study:
             return trouble
         if look.incomparable:
             return None
-        trial = self._live[number]
-        with quiet():
-            if not again:
-                trial.report(value, step=measurement.progress)
-            # The rule hears of protected trials too: others are compared with them.
-            return self._rule.judge(look, trial.should_prune)
+        if not again:
+            self.mirror.report(number, measurement.progress, value)
+        # The rule hears of protected trials too: others are compared with them.
+        return self._rule.judge(look, lambda: self.mirror.should_prune(number))
 
     def _observe(self, look: Look) -> None:
         """Tell the sampler a measurement that can be compared; of a trade-off, only where it is whole."""
@@ -344,9 +253,8 @@ class Study:
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Tell how a trial ended."""
-        state = _TOLD[outcome.ending]
-        value = self.value(number) if state is TrialState.COMPLETE else None
-        self._tell(self._live.pop(number), outcome.ending, value)
+        value = self.value(number) if outcome.ending is Ending.COMPLETE else None
+        self.mirror.tell(number, outcome.ending, value)
         self._rule.ended(number)
         self._observed.ended(number, outcome.ending, value)
         del self._curves[number]
@@ -372,78 +280,37 @@ class Study:
 
     def _add(self, assignment: Assignment) -> None:
         number = assignment.number
-        with quiet():
-            self._live[number] = self._add_to_optuna(assignment.parameters)
+        self.mirror.add(number, assignment.parameters)
         self._curves[number] = []
         self._observed.began(number, assignment.parameters, repeat=assignment.repeat)
         self._asked = number + 1
 
-    def _add_to_optuna(self, parameters: Mapping[str, Value]) -> Trial:
-        """A running trial with these parameters; Optuna's number for it is the next one, as ours is."""
-        store = self._study._storage
-        return Trial(self._study, store.create_new_trial(self._study._study_id, self._frozen(parameters)))
-
-    def _tell(self, trial: Trial, ending: Ending, value: float | None) -> None:
-        with quiet():
-            self._has_overflown |= ending is Ending.OUT_OF_MEMORY
-            if ending is Ending.OUT_OF_MEMORY and not trial.constraints:
-                trial.set_constraint(_FITS, 1.0)
-            self._study.tell(trial, value, state=_TOLD[ending])
-
-    # -- bringing Optuna's store up to the record -------------------------------------------------------
-
-    def _reconcile(self, history: History) -> None:
-        """Add, report and tell what the record has and Optuna's store lacks."""
-        stored = {trial.number: trial for trial in self._study.get_trials(deepcopy=False)}
-        for number in sorted(history.trials):
-            record = history.trials[number]
-            if number not in stored:
-                self._add_to_optuna(record.parameters)
-                stored[number] = self._study.get_trials(deepcopy=False)[number]
-            frozen = stored[number]
-            trial = None if frozen.state.is_finished() else Trial(self._study, frozen._trial_id)
-            self._replay(record, trial, frozen)
-
-    def _replay(self, record: TrialRecord, trial: Trial | None, frozen: FrozenTrial) -> None:
-        name = self._metric.name
-        self._observed.began(record.number, record.parameters, repeat=record.repeat)
+    def _recall(self, record: TrialRecord) -> None:
+        """Tell the sampler, the rule and Optuna what the record has of a trial."""
+        number, told = record.number, dict[int, float]()
+        self._observed.began(number, record.parameters, repeat=record.repeat)
         for count, measurement in enumerate(record.measurements, start=1):
-            value = measurement.metrics.get(name, math.nan)
-            look = self._look(record.number, record.measurements[:count], record.length, record.warmup)
+            value = measurement.metrics.get(self._metric.name, math.nan)
+            look = self._look(number, record.measurements[:count], record.length, record.warmup)
             self._observe(look)
             if look.incomparable or not math.isfinite(value) or self._tradeoff.trouble(measurement) is not None:
                 continue
-            if trial is not None and measurement.progress not in frozen.intermediate_values:
-                trial.report(value, step=measurement.progress)
+            told[measurement.progress] = value
             self._rule.recall(look)
         if record.measurements:
-            self._observed.took(record.number, record.progress, record.timed)
+            self._observed.took(number, record.progress, record.timed)
         if record.taken_up_at is not None:
-            self._rule.taken_up(record.number)
+            self._rule.taken_up(number)
             self._observed.cut_short = True  # it had been set aside, whatever became of it
         if record.paused:
-            self._rule.set_aside(record.number)
-            self._observed.set_aside(record.number)
-        if record.ending is not None:
-            complete = record.ending is Ending.COMPLETE
-            self._observed.ended(record.number, record.ending, record.value if complete else None)
-        if trial is None:
-            return
-        if record.ending is not None:
-            self._tell(trial, record.ending, record.value if record.ending is Ending.COMPLETE else None)
+            self._rule.set_aside(number)
+            self._observed.set_aside(number)
+        if record.ending is None:
+            self._curves[number] = list(record.measurements)
         else:
-            self._live[record.number] = trial
-            self._curves[record.number] = list(record.measurements)
-
-    def _frozen(self, recorded: Mapping[str, Value]) -> FrozenTrial:
-        """A recorded trial as Optuna's, still running; its measurements and ending are told afterwards."""
-        dimensions = {parameter.name: parameter.dimension for parameter in self._question.space.parameters}
-        parameters = {name: value for name, value in recorded.items() if name in dimensions}
-        return optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=parameters,
-            distributions={name: distribution(dimensions[name]) for name in parameters},
-        )
+            complete = record.ending is Ending.COMPLETE
+            self._observed.ended(number, record.ending, record.value if complete else None)
+        self.mirror.recall(record, told)
 
 
 def _lesson(lesson: warming.Lesson) -> Seen:

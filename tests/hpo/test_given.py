@@ -120,7 +120,7 @@ def test_a_study_asks_for_the_repeats_first_whatever_its_sampler(sampler: str) -
     own = Unbiased(0.25, 4)
     assert [one.protected for one in asked[3:]] == [own.takes(number) for number in range(1, 7)]
     assert _drawn(2) in [dict(one.parameters) for one in asked[3:5]]
-    assert [trial.params for trial in study._study.get_trials()] == [one.parameters for one in asked]
+    assert [trial.params for trial in study.mirror.trials] == [one.parameters for one in asked]
 
 
 # -- the sampler ----------------------------------------------------------------------------------------

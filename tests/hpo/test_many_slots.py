@@ -42,7 +42,7 @@ def test_of_thirty_two_trials_at_once_none_is_lost(workplace: Path) -> None:
         assert trial.ending is Ending.COMPLETE
         assert trial.attempts == 1
         assert [m.progress for m in trial.measurements] == [300, 600, 900]
-    stored = Study(reopened(folder), folder, history, 300)._study.get_trials()
+    stored = Study(reopened(folder), folder, history, 300).mirror.trials
     assert [(t.number, t.state.name, t.value) for t in stored] == [
         (trial.number, "COMPLETE", trial.value) for trial in history.trials.values()
     ]

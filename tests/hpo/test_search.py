@@ -61,7 +61,7 @@ class Bench:
         return list(self.events(trials))
 
     def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
-        return Study(self.planned, self.folder, self.history, 1)._study.get_trials()
+        return Study(self.planned, self.folder, self.history, 1).mirror.trials
 
 
 @pytest.fixture

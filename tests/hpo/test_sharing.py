@@ -169,11 +169,11 @@ def test_what_runs_elsewhere_is_running_in_the_sampler_s_eyes(begin: Begin) -> N
     one, two = begin(), begin()
     one.until(Started)
     two.until(Started)
-    states = {trial.number: trial.state.name for trial in two.study._study.get_trials()}
+    states = {trial.number: trial.state.name for trial in two.study.mirror.trials}
     assert states == {0: "RUNNING", 1: "RUNNING"}
     one.until(Ended)
     two.until(Progressed)
-    assert two.study._study.get_trials()[0].state.name == "COMPLETE"
+    assert two.study.mirror.trials[0].state.name == "COMPLETE"
 
 
 def test_trials_of_a_dead_coordinator_are_taken_over_from_their_checkpoint(begin: Begin) -> None:
@@ -264,7 +264,7 @@ def test_a_claim_that_did_not_come_through_is_made_again(begin: Begin, server: S
     assert failed
     place.finish()
     once(place.history)
-    stored = place.study._study.get_trials()
+    stored = place.study.mirror.trials
     assert [trial.params["learning_rate"] for trial in stored] == [
         trial.parameters["learning_rate"] for trial in other.history.trials.values()
     ]

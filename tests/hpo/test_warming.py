@@ -156,7 +156,7 @@ def test_with_any_sampler_the_study_is_as_any_other_and_goes_on_as_it_would_have
         t.parameters for t in history(whole).trials.values()
     ]
     planned, _ = read_sweep(path, [])[1], None
-    assert len(Study(planned, cut, history(cut), 1)._study.get_trials()) == 4
+    assert len(Study(planned, cut, history(cut), 1).mirror.trials) == 4
 
 
 @pytest.mark.parametrize(("sampler", "trials"), [("tpe", 6), ("gp", 3), ("cma-es", 6)])

@@ -219,7 +219,7 @@ def test_the_sampler_and_optuna_are_shown_no_measurement_of_the_warm_up(
     list(study.events())
     resumed = study.study()
     behind = list(range(270, 901, 90))
-    for trial in resumed._study.get_trials():
+    for trial in resumed.mirror.trials:
         assert sorted(trial.intermediate_values) == behind
     assert [[at for at, _ in seen.curve] for seen in resumed._observed.trials] == [behind, behind]
     assert [len(trial.measurements) for trial in study.history.trials.values()] == [10, 10]
@@ -273,7 +273,7 @@ def test_what_was_measured_in_the_warm_up_is_not_recalled_as_a_first_measurement
         journal.append(Started(first, 0))
         journal.append(Progressed(0, Measurement(100, {LOSS: 5.0}), 1.0, 900, warmup))
     resumed = Study(study.planned, None, study.history, 1)
-    assert list(resumed._study.get_trials()[0].intermediate_values) == ([] if waits else [100])
+    assert list(resumed.mirror.trials[0].intermediate_values) == ([] if waits else [100])
     verdict = resumed.report(first, Measurement(300, {LOSS: 5.0}), length=900, warmup=warmup)
     assert isinstance(verdict, Paused) == waits
 
