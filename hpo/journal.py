@@ -294,6 +294,18 @@ class TrialRecord:
         return self.measurements[-1].metrics if self.measurements else {}
 
     @property
+    def kind(self) -> str:
+        """What one that is never stopped early is called: baseline, repeat or random; empty for any other."""
+        if not self.protected:
+            return ""
+        return "baseline" if self.number == 0 else "repeat" if self.repeat else "random"
+
+    @property
+    def label(self) -> str:
+        """Its number, behind its kind."""
+        return f"{self.kind} {self.number}".lstrip()
+
+    @property
     def may_be_unanswered(self) -> bool:
         """Whether its coordinator died, perhaps before it answered the last measurement; it is then judged once more.
 

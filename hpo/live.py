@@ -265,7 +265,7 @@ class LiveView:
             bar: RenderableType = Text(number(state.progress))
             if state.length:
                 bar = ProgressBar(total=state.length, completed=state.progress, width=14)
-            label = f"{state.assignment.number}{_kind(self._board, state.assignment, (' base', ' repeat', ' random'))}"
+            label = f"{state.assignment.number}{_kind(state.assignment, (' base', ' repeat', ' random'))}"
             table.add_row(
                 str(slot), label, bar, Text(sparkline(state.curve), style="cyan"), number(last),
                 parameters(state.assignment.parameters),
@@ -292,7 +292,7 @@ class PlainView:
         match event:
             case Started(assignment, slot, resumed):
                 verb = "resumed" if resumed else "started"
-                what = _kind(board, assignment, ("baseline, ", f"baseline with seed {assignment.seed}, ", "random, "))
+                what = _kind(assignment, ("baseline, ", f"baseline with seed {assignment.seed}, ", "random, "))
                 self.note(f"trial {assignment.number} {verb} in slot {slot}: {what}{parameters(assignment.parameters)}")
             case Progressed(trial, measurement, seconds, length):
                 share = f" ({100 * measurement.progress / length:.0f}%)" if length else ""
@@ -328,8 +328,8 @@ def open_view(console: Console, record: StudyRecord, history: History, trials: i
     return LiveView(console, board) if console.is_terminal else PlainView(console, board)
 
 
-def _kind(board: Scoreboard, assignment: Assignment, words: tuple[str, str, str]) -> str:
+def _kind(assignment: Assignment, words: tuple[str, str, str]) -> str:
     """What a trial that is never stopped is called, in words for the baseline, its repeats and random draws."""
     if not assignment.protected:
         return ""
-    return words[0 if assignment.number == 0 else 1 if board.history.trials[assignment.number].repeat else 2]
+    return words[0 if assignment.number == 0 else 1 if assignment.repeat else 2]

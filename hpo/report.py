@@ -69,9 +69,8 @@ def trial_table(summary: Summary) -> Table:
     best = summary.best
     for trial in sorted(summary.trials, key=lambda trial: _rank(summary, trial)):
         state = summary.state_of(trial)
-        label = f"{_kind(trial)}{trial.number}"
         table.add_row(
-            Text(label, style="bold green" if trial is best else ""),
+            Text(trial.label, style="bold green" if trial is best else ""),
             Text(state, style=STYLES.get(state, "")),
             number(trial.value),
             number(trial.progress),
@@ -79,11 +78,6 @@ def trial_table(summary: Summary) -> Table:
             *(number(trial.parameters.get(name)) for name in names),
         )
     return table
-
-
-def _kind(trial: TrialRecord) -> str:
-    """What a trial that is never stopped is called."""
-    return "" if not trial.protected else "baseline " if trial.number == 0 else "repeat " if trial.repeat else "random "
 
 
 def _rank(summary: Summary, trial: TrialRecord) -> tuple[int, float, int]:

@@ -92,7 +92,7 @@ class Summary:
     @property
     def drawn(self) -> list[TrialRecord]:
         """Trials drawn at random and never stopped (`search.unbiased`) that ended as their configurations let them."""
-        own = [trial for trial in self.trials if trial.protected and trial.number > 0 and not trial.repeat]
+        own = [trial for trial in self.trials if trial.kind == "random"]
         return [trial for trial in own if trial.ending in (Ending.COMPLETE, Ending.DIVERGED, Ending.OUT_OF_MEMORY)]
 
     @property

@@ -66,7 +66,7 @@ def front_view(summary: Summary) -> list[RenderableType]:
         table.add_column(re.sub(r"([/._])", "\\1\n", name), justify="right", no_wrap=True)
     for trial in summary.front:
         values = [sign(metric) * value for metric, value in zip(metrics, summary.points[trial.number], strict=True)]
-        label = Text(f"{'baseline ' if trial.protected else ''}{trial.number}", style="bold green")
+        label = Text(trial.label, style="bold green")
         table.add_row(label, *map(number, values), *(number(trial.parameters.get(name)) for name in names))
     return [table, Text(), Text(sentence(summary)), Text()]
 

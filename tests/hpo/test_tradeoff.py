@@ -285,7 +285,7 @@ def four() -> tuple[Summary, Scoreboard]:
     for number, (loss, speed) in enumerate([(3.0, 1.0), (2.0, 1.0), (2.0, 5.0), (1.0, 0.5)]):
         values = {"lr": 0.1 * number, "depth": 2}
         for event in (
-            Started(Assignment(number, values, values, 0, (), protected=number == 0), 0),
+            Started(Assignment(number, values, values, 0, (), protected=number in (0, 2)), 0),
             Progressed(number, Measurement(9, {"loss": loss, "speed": speed}), 1.0, 9),
             Ended(number, Outcome(Ending.COMPLETE), 1.0, loss),
         ):
@@ -305,7 +305,7 @@ def test_show_prints_the_front_and_what_it_is_worth() -> None:
     assert [line.split() for line in table[:3]] == [
         ["front", "loss", "speed", "lr"],
         ["3", "1", "0.5", "0.3"],
-        ["2", "2", "5", "0.2"],
+        ["random", "2", "2", "5", "0.2"],
     ]
     content = study_json(summary)
     assert content["front"] == [3, 2]
