@@ -157,3 +157,19 @@ def write_sweep(workplace: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def hpo(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command within this process and require that it succeeds; what it printed."""
+
+    def run(*command: str) -> str:
+        from hpo.cli import app
+
+        with pytest.raises(SystemExit) as ended:
+            app(list(command))
+        printed = capfd.readouterr()
+        assert not ended.value.code, printed.err
+        return printed.out
+
+    return run

@@ -231,19 +231,10 @@ def test_strategies_and_rungs_of_the_command_line_are_checked() -> None:
 
 
 def test_a_finished_study_is_replayed_by_one_command(
-    write_sweep: Callable[..., Path], workplace: Path, capfd: pytest.CaptureFixture[str]
+    write_sweep: Callable[..., Path], workplace: Path, hpo: Callable[..., str]
 ) -> None:
-    from hpo.cli import app
-
     rule = "seed: 3\n  sampler: random\n  pruner: successive halving\n  rungs: [1/9, 1/3, 1.0]"
     path = write_sweep(("trials: 6", "trials: 14"), ("seed: 3", rule))
-
-    def hpo(*command: str) -> str:
-        with pytest.raises(SystemExit) as ended:
-            app(list(command))
-        printed = capfd.readouterr()
-        assert not ended.value.code, printed.err
-        return printed.out
 
     hpo("run", str(path), "--name", "mine", "--inline")
     told = hpo("replay", "mine", "--repeats", "3", "--budget", "6", "--plot", str(workplace / "curve.svg"))

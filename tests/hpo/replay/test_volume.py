@@ -168,10 +168,8 @@ def test_only_those_that_a_sweep_may_name_take_part() -> None:
 
 
 def test_a_study_of_a_trade_off_says_what_it_compares_by(
-    write_sweep: Callable[..., Path], workplace: Path, capfd: pytest.CaptureFixture[str]
+    write_sweep: Callable[..., Path], workplace: Path, hpo: Callable[..., str]
 ) -> None:
-    from hpo.cli import app
-
     path = write_sweep(
         ("track: {}", "tradeoff: [{name: validation/accuracy, direction: maximize}]"),
         ("trials: 6", "trials: 14"),
@@ -180,13 +178,6 @@ def test_a_study_of_a_trade_off_says_what_it_compares_by(
     objective = path.with_name("objective.py")
     text = objective.read_text().replace('"seed": float(seed)', '"validation/accuracy": config.model.dropout')
     objective.write_text(text)
-
-    def hpo(*command: str) -> str:
-        with pytest.raises(SystemExit) as ended:
-            app(list(command))
-        printed = capfd.readouterr()
-        assert not ended.value.code, printed.err
-        return printed.out
 
     hpo("run", str(path), "--name", "mine", "--inline")
     plot = workplace / "curve.svg"
