@@ -19,7 +19,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
@@ -69,10 +69,13 @@ OURS = (
     Entrant("gp + median", Strategy("gp"), Strategy("median")),
     Entrant("one rung, top 4", Strategy("random"), Strategy("best of rung", {"keep": KEEP}), THIRDS, _affordable),
 )
-WITHOUT_CURVES = ("hpo auto", "optuna default", "random")
-PEERS_ONE_SLOT = ("syne-tune asha cqr", "syne-tune asha bore")
+PEERS = ("syne-tune asha", "ray tune asha optuna", "neps hyperband", "neps priorband", "syne-tune asha cqr",
+         "syne-tune asha bore")  # fmt: skip
 # From 2 s to more than a minute a search: only where `--only` names them.
 SLOW = ("syne-tune asha cqr", "syne-tune asha bore", "gp + median")
+# On a table without curves no rule does anything, so that a strategy is what its sampler is: random for most.
+SAMPLERS = ("hpo auto", "optuna default", "random", "cma-es + median", "ray tune asha optuna", "syne-tune asha cqr")
+SLOTS = (1, 4, 16)
 
 
 def _peers() -> dict[str, Any]:
@@ -107,7 +110,9 @@ def _peers_cached() -> dict[str, Any]:
 
 
 def _measured(table: Table) -> list[int]:
-    """Where peers' trials measure: at rungs by factors of three, as ours."""
+    """Where peers' trials measure: at rungs by factors of three, as ours; where there are no curves, at their ends."""
+    if not curved(table):
+        return [table.length]
     rungs: Sequence[Rung] = table.rungs(THIRDS)
     found = rung_tokens(rungs, table.length)
     return found if found[-1] == table.length else [*found, table.length]
@@ -128,25 +133,22 @@ def entrant(name: str) -> Entrant:
     return next((own for own in OURS if own.name == name), None) or _peer(name)
 
 
-def jobs(found: dict[str, Table], peers: Sequence[str]) -> Iterator[tuple[str, str, int]]:
-    """The most telling first."""
-    with_curves = [name for name, table in found.items() if curved(table)]
-    lora = [name for name in found if name.startswith("lora")]
-    others = [name for name in found if name not in (*with_curves, *lora)]
-    ours = [own.name for own in OURS]
-    fast = [own for own in peers if own not in PEERS_ONE_SLOT]
-    for own in ours:
-        yield from ((name, own, 1) for name in with_curves)
-    for group in (others, lora):
-        yield from ((name, own, 1) for name in group for own in WITHOUT_CURVES)
-    yield from ((name, own, 1) for name in with_curves for own in fast)
-    for slots in (4, 16):
-        yield from ((name, own, slots) for name in with_curves for own in (*WITHOUT_CURVES, "one rung, top 4"))
-    for slots in (4, 16):
-        yield from ((name, own, slots) for name in (*others, *lora) for own in WITHOUT_CURVES)
-    for slots in (4, 16):
-        yield from ((name, own, slots) for name in with_curves for own in (*ours, *fast))
-    yield from ((name, own, 1) for name in with_curves for own in peers if own in PEERS_ONE_SLOT)
+def jobs(found: dict[str, Table]) -> Iterator[tuple[str, str, int]]:
+    """What there is to run, the most telling first, and what is slow at last."""
+    strategies = [*(own.name for own in OURS), *PEERS]
+    every = [
+        (name, strategy, slots)
+        for name, table in found.items()
+        for strategy in (strategies if curved(table) else SAMPLERS)
+        for slots in SLOTS
+    ]
+
+    def rank(job: tuple[str, str, int]) -> tuple[bool, int, bool, bool, int]:
+        name, strategy, slots = job
+        rest = not curved(found[name])
+        return strategy in SLOW, slots, rest, rest and name.startswith("lora"), strategies.index(strategy)
+
+    return iter(sorted(every, key=rank))
 
 
 def once(surfaces: str, job: tuple[str, str, int], repeats: int) -> dict[str, Any]:
@@ -181,11 +183,10 @@ def _short(value: float) -> float | None:
 
 
 def run(raw: Path, surfaces: Path, repeats: int, workers: int, only: str) -> None:
-    found = tables(surfaces)
-    peers = list(_peers())
     done = {(line["table"], line["strategy"], line["slots"]) for line in _lines(raw)}
-    wanted = {name for name in (*(own.name for own in OURS), *peers) if only in name and (only or name not in SLOW)}
-    todo = [job for job in dict.fromkeys(jobs(found, peers)) if job not in done and job[1] in wanted]
+    here = {*(own.name for own in OURS), *_peers()}
+    wanted = {name for name in here if only in name and (only or name not in SLOW)}
+    todo = [job for job in jobs(tables(surfaces)) if job not in done and job[1] in wanted]
     began = time.monotonic()
     with (
         raw.open("a", encoding="utf-8") as file,
@@ -231,7 +232,7 @@ def report(raw: Path, surfaces: Path) -> None:
     cells = {(line["table"], line["strategy"], line["slots"]): Cell(line) for line in _lines(raw)}
     found = tables(surfaces)
     print(halves(cells, found))
-    for slots in (1, 4, 16):
+    for slots in SLOTS:
         print(f"\n### {slots} slot{'s' if slots > 1 else ''}, tables with curves\n")
         print(with_curves(cells, found, slots))
     print("\n### Tables without curves, one slot\n")
@@ -250,7 +251,7 @@ def halves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]) -> 
     rows = ["| tables | slots | number | cost ratio, median (quartiles) | at half or less | better than Optuna's default at equal cost | worse beyond the interval |",
             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for group, names in _groups(found).items():
-        for slots in (1, 4, 16):
+        for slots in SLOTS:
             ratios, worse, better = [], [], 0
             for name in names:
                 ours, theirs = cells.get((name, "hpo auto", slots)), cells.get((name, "optuna default", slots))
@@ -295,7 +296,7 @@ def _figure(value: float) -> str:
 
 def with_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table], slots: int) -> str:
     names = [name for name, table in found.items() if curved(table)]
-    strategies = list(dict.fromkeys(key[1] for key in cells if key[2] == slots and key[0] in names))
+    strategies = _in_order(key[1] for key in cells if key[2] == slots and key[0] in names)
     rows = ["| table | | " + " | ".join(strategies) + " |", "|---|---|" + "---|" * len(strategies)]
     for name in names:
         for cost in (10.0, 20.0):
@@ -315,20 +316,28 @@ def with_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]
     return "\n".join(rows)
 
 
+def _in_order(strategies: Iterable[str]) -> list[str]:
+    order = [*(own.name for own in OURS), *PEERS]
+    return sorted(set(strategies), key=order.index)
+
+
 def without_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table], slots: int) -> str:
-    rows = ["| table | hpo auto at 10 | at 20 | optuna default at 10 | at 20 | random at 20 | cost ratio |",
-            "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for name, table in found.items():
-        parts = [cells.get((name, strategy, slots)) for strategy in WITHOUT_CURVES]
-        if curved(table) or any(part is None for part in parts):
-            continue
-        ours, theirs, chance = (part for part in parts if part is not None)
-        ratio = ours.cost_to_reach(theirs.median(BUDGET)) / BUDGET
-        rows.append(
-            f"| {name}, {kind(name)} | {_figure(ours.median(10))} | **{_figure(ours.median(20))}** | "
-            f"{_figure(theirs.median(10))} | {_figure(theirs.median(20))} | {_figure(chance.median(20))} | "
-            f"{_ratio(ratio)} |"
-        )
+    """Medians of samplers, at 10 and at 20."""
+    names = [name for name, table in found.items() if not curved(table)]
+    strategies = _in_order(key[1] for key in cells if key[2] == slots and key[0] in names)
+    rows = ["| table | " + " | ".join(strategies) + " | cost ratio |", "|---|" + "---|" * (len(strategies) + 1)]
+    for name in names:
+        at_budget = {one: cells[name, one, slots].median(BUDGET) for one in strategies if (name, one, slots) in cells}
+        row = []
+        for strategy in strategies:
+            if strategy not in at_budget:
+                row.append("")
+                continue
+            last = _figure(at_budget[strategy])
+            last = f"**{last}**" if strategy == "hpo auto" else last
+            row.append(f"{_figure(cells[name, strategy, slots].median(BUDGET / 2))}, {last}")
+        ratio = cells[name, "hpo auto", slots].cost_to_reach(at_budget["optuna default"]) / BUDGET
+        rows.append(f"| {name}, {kind(name)} | " + " | ".join(row) + f" | {_ratio(ratio)} |")
     return "\n".join(rows)
 
 
@@ -336,9 +345,9 @@ def against(cells: dict[tuple[str, str, int], Cell]) -> str:
     """How often ours is better, pair by pair, and where it is worse beyond the interval."""
     rows = ["| strategy | slots | tables | ours is better, share of pairs, at 10 | at 20 | ours is worse beyond 95%, at 20 |",
             "|---|---|---|---|---|---|"]  # fmt: skip
-    strategies = list(dict.fromkeys(key[1] for key in cells if key[1] != "hpo auto"))
+    strategies = _in_order(key[1] for key in cells if key[1] != "hpo auto")
     for strategy in strategies:
-        for slots in (1, 4, 16):
+        for slots in SLOTS:
             names = [key[0] for key in cells if key[1] == strategy and key[2] == slots]
             wins: dict[float, list[float]] = {10.0: [], 20.0: []}
             worse = []
@@ -364,6 +373,7 @@ def plots(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]) -> N
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "curves"  # the same figures are the same file
     from matplotlib import pyplot
 
     names = [name for name, table in found.items() if curved(table)]
@@ -394,7 +404,7 @@ def plots(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]) -> N
     grid[0][0].legend(frameon=False, fontsize=7)
     figure.supxlabel("cost in whole trainings")
     figure.supylabel("median distance to the best, nats")
-    figure.savefig(HERE / "curves.svg")
+    figure.savefig(HERE / "curves.svg", metadata={"Date": None})
     pyplot.close(figure)
 
 
