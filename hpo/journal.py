@@ -80,9 +80,11 @@ def encode(event: Event | StudyState, at: float) -> str:
         case Interrupted(number, seconds, setback, divide, paused):
             line = {"event": "interrupted", "trial": number, "seconds": round(seconds, 4)}
             if paused:
-                line |= {"paused": paused, "divide": divide}
+                line["paused"] = paused
             if setback is not None:
-                line |= {"setback": setback.ending.value, "reason": setback.reason, "divide": divide}
+                line |= {"setback": setback.ending.value, "reason": setback.reason}
+            if paused or setback is not None:
+                line["divide"] = divide
         case Retired(slot, reason):
             line = {"event": "retired", "slot": slot, "reason": reason}
         case Elsewhere():

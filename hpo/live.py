@@ -148,7 +148,7 @@ class Scoreboard:
             case Interrupted(trial, _, setback, _, paused):
                 ending, why = ("paused", paused) if paused else ("interrupted", "to be resumed")
                 if setback is not None:
-                    ending, why = setback.ending.value, f"{setback.reason}; to be tried again"
+                    ending, why = setback.ending.value, f"{setback.reason}; {paused or 'to be tried again'}"
                 self.recent.append((trial, ending, why))
                 self._clear(trial)
             case Retired(slot):
@@ -305,9 +305,13 @@ class PlainView:
                 state = f"{state} elsewhere" if isinstance(event, Elsewhere) else state
                 rest = ", ".join(filter(None, [f"{board.ended}/{board.trials} trials", board.left, board.cost]))
                 self.note(f"trial {trial} {state} after {duration(seconds)}: {text}; {rest}")
-            case Interrupted(trial, _, setback, divide):
+            case Interrupted(trial, _, setback, divide, paused):
                 again = f"again in {divide} parts" if divide > 1 else "again from its last checkpoint"
-                why = f"{setback.ending.value}: {setback.reason}; {again}" if setback else "set aside, to be resumed"
+                why = (
+                    f"{setback.ending.value}: {setback.reason}; {paused or again}"
+                    if setback
+                    else "set aside, to be resumed"
+                )
                 self.note(f"trial {trial} {why}")
             case Retired(slot, reason):
                 self.note(f"slot {slot} is out of service: {reason}")

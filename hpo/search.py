@@ -372,8 +372,9 @@ class Search:
             return
         if isinstance(verdict, Outcome):
             outcome = verdict
+        paused = verdict.reason if isinstance(verdict, Paused) else ""  # it died while it was being set aside
         if finished.disk_full and not isinstance(verdict, Outcome):
-            yield self._set_aside(Interrupted(number, seconds, outcome, running.assignment.divide))
+            yield self._set_aside(Interrupted(number, seconds, outcome, running.assignment.divide, paused))
             raise DiskFull(
                 f"trial {number} could not write: {outcome.reason} (its folder: {self.folder.trial(number)}). Trials "
                 "were stopped; once there is room, resume from the last checkpoints."
@@ -381,9 +382,13 @@ class Search:
         divide = running.assignment.divide
         retry = self._retries.after(number, outcome, divide, divisible=finished.divisible)
         if retry is not None:
-            yield self._set_aside(Interrupted(number, seconds, outcome, retry.divide))
+            event = self._set_aside(Interrupted(number, seconds, outcome, retry.divide, paused))
             again = dataclasses.replace(running.assignment, divide=retry.divide)
-            self._waiting.append(_Waiting(again, self.clock() + retry.wait_seconds))
+            if paused:
+                yield from self._pause(again, event)
+            else:
+                yield event
+                self._waiting.append(_Waiting(again, self.clock() + retry.wait_seconds))
         else:
             outcome = yield from self._end(number, outcome, seconds)
         yield from self._judge_slot(running.slot, outcome, ended=retry is None)
@@ -395,6 +400,11 @@ class Search:
             yield self._set_aside(Interrupted(number, seconds, None, assignment.divide))
             return
         event = self._set_aside(Interrupted(number, seconds, None, assignment.divide, verdict.reason))
+        yield from self._pause(assignment, event)
+
+    def _pause(self, assignment: Assignment, event: Interrupted) -> Iterator[Event]:
+        """A trial waits from now on until the stopping rule takes it up."""
+        number = assignment.number
         self._paused[number] = assignment
         self._sizes[number] = 0 if self.checkpoint_bytes is None else size(self.folder.trial(number))
         self.study.pause(number)

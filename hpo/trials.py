@@ -191,7 +191,7 @@ class Interrupted:
         setback: what happened to it, where it was not set aside in good order.
         divide: of the attempt that follows.
         paused: why a stopping rule set it aside; empty where it was not a rule that did. It then waits until the rule
-            takes it up again, rather than for the next free slot.
+            takes it up again, rather than for the next free slot; with a setback, it died as it was being set aside.
     """
 
     number: int

@@ -12,12 +12,14 @@ import pytest
 from hpo.folder import StudyFolder, size
 from hpo.journal import History, Journal
 from hpo.keeping import Keeper
+from hpo.launch import Finished, Happening
 from hpo.launch.inline import Inline
+from hpo.objective import Objective
 from hpo.plan import Plan
 from hpo.search import RepeatedFailure, Search
 from hpo.study import Study, plan
 from hpo.sweep import SAMPLERS
-from hpo.trials import Direction, Ended, Ending, Event, Interrupted, Measurement, Progressed, Started
+from hpo.trials import Direction, Ended, Ending, Event, Interrupted, Measurement, Outcome, Progressed, Started
 
 Write = Callable[..., Path]
 
@@ -249,6 +251,41 @@ def test_trials_are_paused_taken_up_again_and_given_up_at_the_end(bench: Callabl
     assert len(study.history.ended) == 12
     assert not study.history.unfinished
     assert [t.state.name for t in study.optuna_trials()].count("RUNNING") == 0
+
+
+class Dying(Inline):
+    """Each trial is killed the first time that it is told not to go on, as it writes its checkpoint."""
+
+    def __init__(self, objective: Objective, dead: set[int]) -> None:
+        super().__init__(objective)
+        self._dead, self._told = dead, False
+
+    def answer(self, number: int, *, go_on: bool) -> None:
+        self._told = not go_on
+        super().answer(number, go_on=go_on)
+
+    def wait(self, timeout: float | None) -> Iterator[Happening]:
+        for happened in super().wait(timeout):
+            if isinstance(happened, Finished) and self._told and happened.number not in self._dead:
+                self._dead.add(happened.number)
+                happened = dataclasses.replace(happened, outcome=Outcome(Ending.KILLED, "killed by SIGKILL"))
+            yield happened
+
+
+@pytest.mark.parametrize("until", [4, 11, None])
+def test_a_trial_that_dies_as_it_is_set_aside_is_set_aside(bench: Callable[..., Bench], until: int | None) -> None:
+    whole, disturbed = bench(*PAUSING, name="whole"), bench(*PAUSING, name="disturbed")
+    whole.run()
+    dead: set[int] = set()
+    for stop in [None] if until is None else [until, None]:
+        search = disturbed.search(leave=lambda stop=stop: stop is not None and len(dead) >= stop)
+        search.launcher = Dying(disturbed.planned.objective, dead)
+        with search.journal:
+            list(search.events())
+    setbacks = {trial.number: len(trial.setbacks) for trial in disturbed.history.ended}
+    assert {number for number, count in setbacks.items() if count} == dead
+    assert set(setbacks.values()) == {0, 1}
+    assert what_happened(disturbed.history) == what_happened(whole.history)
 
 
 def test_a_trial_that_was_paused_and_taken_up_again_is_as_one_that_never_was(
