@@ -109,6 +109,11 @@ def _peers_cached() -> dict[str, Any]:
     return _CACHE
 
 
+def installed() -> set[str]:
+    """Strategies of other packages that are there."""
+    return set(_peers_cached())
+
+
 def _measured(table: Table) -> list[int]:
     """Where peers' trials measure: at rungs by factors of three, as ours; where there are no curves, at their ends."""
     if not curved(table):
@@ -184,7 +189,7 @@ def _short(value: float) -> float | None:
 
 def run(raw: Path, surfaces: Path, repeats: int, workers: int, only: str) -> None:
     done = {(line["table"], line["strategy"], line["slots"]) for line in _lines(raw)}
-    here = {*(own.name for own in OURS), *_peers()}
+    here = {*(own.name for own in OURS), *installed()}
     wanted = {name for name in here if only in name and (only or name not in SLOW)}
     todo = [job for job in jobs(tables(surfaces)) if job not in done and job[1] in wanted]
     began = time.monotonic()
