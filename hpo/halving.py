@@ -32,6 +32,7 @@ class Look:
         point: of a trade-off, its values in all metrics, smaller is better.
         repeats: the trial whose configuration this one has once more, with another seed; None: it has one of its own.
             There is at most one such configuration in a study.
+        features: of the configuration, each about 0 to 1 (`hpo.encoding`), for rules that ask for them.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Look:
     point: Point = ()
     repeats: int | None = None
     warmup: int = 0
+    features: tuple[float, ...] = ()
 
     @property
     def final(self) -> bool:
@@ -119,7 +121,7 @@ class Never(Lasting):
         return None
 
 
-_SPARED = 2  # standard deviations below the cut
+SPARED = 2  # standard deviations below the cut
 Level = tuple[int, int]  # of a trial: its length (0 where unknown), and the progress at which it is compared
 
 
@@ -187,6 +189,10 @@ class Ladder:
         """How many on the rung come before: the better ones, and equals of lower numbers."""
         return bisect.bisect_left(self._sorted[level], (self.rungs[level][number], number))
 
+    def how(self, level: Level) -> str:
+        """By what trials of a rung are compared, where it is not by what they measured there."""
+        return ""
+
     def order(self, level: Level) -> Iterator[int]:
         """Trials of a rung, best first; of equals, the lowest number."""
         return (number for _, number in self._sorted[level])
@@ -223,7 +229,7 @@ class Ladder:
         if not noise or not 0 < places < len(self.rungs[level]):
             return places
         cut, _ = self._sorted[level][places - 1]
-        return bisect.bisect_right(self._sorted[level], (cut + _SPARED * noise, math.inf))
+        return bisect.bisect_right(self._sorted[level], (cut + SPARED * noise, math.inf))
 
 
 class _Halving:
@@ -297,7 +303,7 @@ class PausingHalving(_Halving):
         if better < places:
             return None
         best = f"the best {places} go on" if places else f"{self._factor} are needed to compare"
-        return Paused(f"place {better + 1} of {size} at {look.progress:,}; {best}")
+        return Paused(f"place {better + 1} of {size} at {look.progress:,}{self._ladder.how(level)}; {best}")
 
     def set_aside(self, number: int) -> None:
         if number in self._ladder.highest:
@@ -401,7 +407,7 @@ def deviation(noise: float) -> float:
 RULES: Mapping[str, tuple[type, tuple[str, ...]]] = {
     "none": (Never, ()),
     "successive halving": (SuccessiveHalving, ("reduction_factor", "noise")),
-    "pausing halving": (PausingHalving, ("reduction_factor", "noise")),
+    "pausing halving": (PausingHalving, ("reduction_factor", "noise", "project")),
     "best of rung": (BestOfRung, ("keep",)),
 }
 """Rules of this room by the name a sweep gives them, with their options."""

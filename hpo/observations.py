@@ -112,6 +112,9 @@ class Observed:
         if progress > 0:  # a look before training has begun takes its time, too
             self._own[number].pace = max(seconds, 1e-6) / progress
 
+    def parameters(self, number: int) -> Mapping[str, Value]:
+        return self._own[number].parameters
+
     def set_aside(self, number: int) -> None:
         """A trial waits: it counts as one that was stopped, until it is taken up again."""
         seen = self._running.pop(number)

@@ -14,6 +14,7 @@ import optuna
 from hpo.errors import UserError, did_you_mean
 from hpo.fronts import FrontHalving
 from hpo.halving import RULES, Lasting, Look, PausingHalving, Rule
+from hpo.projection import ProjectedHalving
 from hpo.samplers import build, import_class
 from hpo.sweep import Strategy
 from hpo.trials import Direction, Ending, Outcome, Rung, Verdict
@@ -53,15 +54,24 @@ def make_rule(
         make = FrontHalving
         if "noise" in strategy.options:
             raise UserError(f"{strategy.name}: noise is that of one metric; a trade-off has several. Leave it out.")
+        known = tuple(option for option in known if option != "project")
     for option in strategy.options:
         if option not in known:
             raise UserError(f"{strategy.name} has no option {option!r}.{did_you_mean(option, known)}")
     options: dict[str, Any] = dict(strategy.options)
+    if make is PausingHalving and _projects(strategy.name, options.pop("project", True)):
+        make = ProjectedHalving
     try:
         rule: Rule = make(direction, rungs, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{strategy.name}: {error}.") from None
     return rule, optuna.pruners.NopPruner()
+
+
+def _projects(name: str, asked: object) -> bool:
+    if not isinstance(asked, bool):
+        raise UserError(f"{name}: project requires true or false, got {asked!r}.")
+    return asked
 
 
 def _pruner(strategy: Strategy, first_rung: int) -> optuna.pruners.BasePruner:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hpo import warming
 from hpo.errors import SweepError
@@ -23,6 +23,7 @@ from hpo.notices import named, quiet
 from hpo.observations import Observed, Seen
 from hpo.plan import Plan, by_line, draft
 from hpo.prior import Prior
+from hpo.projection import ProjectedHalving
 from hpo.samplers import make_sampler
 from hpo.space import Space
 from hpo.stopping import make_rule
@@ -46,6 +47,9 @@ from hpo.trials import (
     Value,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    from hpo.encoding import Encoding
 
 
 def plan(text: str, path: Path, assignments: Sequence[str] = (), name: str | None = None) -> Plan:
@@ -124,6 +128,7 @@ class Study:
         )  # fmt: skip
         self.mirror = Mirror(question.space, self._metric.direction, self._folder, history, pruner)
         self._curves: dict[int, list[Measured]] = {}
+        self._described: dict[int, tuple[float, ...]] = {}
         self._observed = Observed(self._metric.direction, self._lessons)
         self._unanswered = {trial.number for trial in history.unfinished if trial.may_be_unanswered}
         for number in sorted(history.trials):
@@ -241,7 +246,23 @@ class Study:
         """The last measurement of a curve as a rule sees it."""
         value = self._so_far(curve, curve[-1].metrics.get(self._metric.name, math.nan))
         point = self._tradeoff.point(curve) or ()
-        return Look(number, curve[-1].progress, value, length, point, self._given.repeated(number), warmup)
+        repeated, features = self._given.repeated(number), self._features(number)
+        return Look(number, curve[-1].progress, value, length, point, repeated, warmup, features)
+
+    def _features(self, number: int) -> tuple[float, ...]:
+        """A trial's configuration in numbers, for the rule that compares by them."""
+        if not isinstance(self._rule, ProjectedHalving):
+            return ()
+        if number not in self._described:
+            units = self._encoding.units(self._observed.parameters(number))
+            self._described[number] = tuple(self._encoding.features(units[None, :])[0].tolist())
+        return self._described[number]
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        from hpo.encoding import Encoding
+
+        return Encoding(self._question.space)
 
     def _so_far(self, curve: Sequence[Measured], value: float) -> float:
         """What a trial that ended with this measurement would have for its value."""
@@ -258,6 +279,7 @@ class Study:
         self._rule.ended(number)
         self._observed.ended(number, outcome.ending, value)
         del self._curves[number]
+        self._described.pop(number, None)
 
     def rewind(self, history: History) -> None:
         """Go back to the record: a trial that was asked for did not come to be."""
