@@ -6,7 +6,7 @@ arXiv 2503.04715). So short trials prefer other settings than long ones and curv
 some learning rate, training diverges. A configuration has its own fixed noise at each measurement.
 
 On a sized surface the model's width is searched too, and a trial costs what its size does: the largest about fourteen
-times what the smallest does.
+times what the smallest does. On a late one, early measurements mislead.
 """
 
 from __future__ import annotations
@@ -218,3 +218,63 @@ def _best_of(made: Sized, width: int) -> Row:
     settings = _optimum(within)
     value = within.loss(settings, LENGTH) + made.lack(width)
     return Row({**settings, _WIDTH: width}, (Point(LENGTH, value, LENGTH * made.cost(width)),))
+
+
+@dataclass(frozen=True)
+class Late:
+    """A surface on which settings work late: at first they cost what they are to earn.
+
+    Attributes:
+        rate: the best learning rate at the end; the higher it is, the farther ahead a trial is at first.
+        decay: the best weight decay at the end; at first, little of it is better.
+        dropout: the best dropout at the end; at first, none is better.
+        early: nats at the very start, for a decade of learning rate, a decade of weight decay and all of dropout.
+        noise: standard deviation of a measurement, in nats.
+        seed: of the noise.
+    """
+
+    rate: float
+    decay: float
+    dropout: float
+    early: tuple[float, float, float]
+    noise: float
+    seed: int
+
+    def loss(self, parameters: Mapping[str, Value], progress: int) -> float:
+        """Nats, without noise."""
+        share = progress / LENGTH
+        rate = math.log10(_number(parameters["learning_rate"]) / self.rate)
+        decay = math.log10(_number(parameters["weight_decay"]) / self.decay)
+        dropout = _number(parameters["dropout"])
+        bowl = 0.2 * rate**2 + 0.1 * decay**2 + 1.5 * (dropout - self.dropout) ** 2
+        one, two, three = self.early
+        handicap = (1 - share) * (-one * rate + two * decay + three * dropout)
+        return 3.0 + 1.5 * math.pow(share, -0.25) + bowl + handicap
+
+    def row(self, parameters: Mapping[str, Value]) -> Row:
+        noise = random.Random(zlib.crc32(repr((self.seed, sorted(parameters.items()))).encode()))
+        points = tuple(
+            Point(progress, self.loss(parameters, progress) + noise.gauss(0, self.noise), float(progress))
+            for progress in range(3, LENGTH + 1, 3)
+        )
+        return Row(parameters, points)
+
+
+def late(seed: int) -> Table:
+    """A surface on which the order at the first rung is not that at the end."""
+    draw = random.Random(f"late/{seed}")
+    made = Late(
+        rate=10 ** draw.uniform(-3.8, -3.0),
+        decay=10 ** draw.uniform(-2.0, -0.5),
+        dropout=draw.uniform(0.1, 0.4),
+        early=(draw.uniform(0.15, 0.45), draw.uniform(0.1, 0.3), draw.uniform(1.0, 2.5)),
+        noise=0.005,
+        seed=seed,
+    )
+    optimum: dict[str, Value] = {"learning_rate": made.rate, "weight_decay": made.decay, "dropout": made.dropout}
+    best = Row(optimum, (Point(LENGTH, made.loss(optimum, LENGTH), float(LENGTH)),))
+    space = Space(tuple(parameter for parameter in SPACE.parameters if parameter.name in optimum))
+    return Table(
+        f"late-{seed}", space, Metric("validation/loss", Direction.MINIMIZE), (best,), LENGTH, "units", "units",
+        "made", answers=made.row,
+    )  # fmt: skip
