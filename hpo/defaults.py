@@ -70,7 +70,8 @@ def reasons(search: Search, where: Circumstances) -> list[str]:
             why = "median: this objective keeps no checkpoints (no argument `directory`), so nothing is set aside"
         else:
             why = (
-                "pausing halving: a third of the trials goes on at each rung, the others wait and may be taken up again"
+                "pausing halving: the third that is expected to end best goes on at each rung, the others wait and may "
+                "be taken up again"
             )
         found.append(f"pruner auto: {why}")
     return found

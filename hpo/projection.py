@@ -44,17 +44,24 @@ class Gains:
         self._sum_F, self._with_F = np.zeros(features), np.zeros(features)
         self._products_FF = np.zeros((features, features))
         self._total = self._squares = 0.0
+        self._found_F: Array | None = None
 
     def add(self, features_F: Array, gain: float) -> None:
-        self._count += 1
+        self._count, self._found_F = self._count + 1, None
         self._sum_F += features_F
         self._with_F += gain * features_F
         self._products_FF += np.outer(features_F, features_F)
         self._total += gain
         self._squares += gain * gain
 
-    def weights(self) -> Array:
-        """What a unit of each feature adds to the gain, (features,); 0 where gains seem to depend on none."""
+    @property
+    def weights_F(self) -> Array:
+        """What a unit of each feature adds to the gain; 0 where gains seem to depend on none."""
+        if self._found_F is None:
+            self._found_F = self._fitted()
+        return self._found_F
+
+    def _fitted(self) -> Array:
         count = self._count
         none = np.zeros_like(self._sum_F)
         if count < _FEWEST:
@@ -91,6 +98,7 @@ class _Standing:
         self._features_NF = np.zeros((8, features))
         self._weights_F = np.zeros(features)
         self._expected_N: Array | None = None
+        self._order: list[int] | None = None
 
     def put(self, number: int, value: float, features: Sequence[float]) -> None:
         place = self._places.setdefault(number, len(self._places))
@@ -99,11 +107,11 @@ class _Standing:
             self._values_N = np.concatenate([self._values_N, np.zeros_like(self._values_N)])
             self._features_NF = np.concatenate([self._features_NF, np.zeros_like(self._features_NF)])
         self._numbers_N[place], self._values_N[place], self._features_NF[place] = number, value, features
-        self._expected_N = None
+        self._expected_N = self._order = None
 
     def weigh(self, weights_F: Array) -> None:
         """What a unit of each feature adds until the end."""
-        self._weights_F, self._expected_N = weights_F, None
+        self._weights_F, self._expected_N, self._order = weights_F, None, None
 
     @property
     def is_weighed(self) -> bool:
@@ -120,7 +128,9 @@ class _Standing:
     @property
     def leader(self) -> int:
         """The place in these arrays of the best by what it measured; of equals, the lowest number."""
-        return int(np.lexsort((self._numbers_N[: len(self._places)], self._values_N[: len(self._places)]))[0])
+        values = self._values_N[: len(self._places)]
+        equals = np.flatnonzero(values == values.min())
+        return int(equals[self._numbers_N[equals].argmin()])
 
     def before(self, number: int) -> int:
         """How many come before it: the leader, those that are expected to end better, equals of lower numbers."""
@@ -132,10 +142,15 @@ class _Standing:
         better[leader] = True
         return int(better.sum())
 
-    def order(self) -> Iterator[int]:
-        numbers, leader = self._numbers_N[: len(self._places)], self.leader
-        yield int(numbers[leader])
-        yield from (int(numbers[place]) for place in np.lexsort((numbers, self.expected_N)) if place != leader)
+    def order(self) -> Sequence[int]:
+        """Their numbers, the first that goes on first."""
+        if self._order is None:
+            numbers, leader = self._numbers_N[: len(self._places)], int(self._numbers_N[self.leader])
+            self._order = [
+                leader,
+                *(n for n in numbers[np.lexsort((numbers, self.expected_N))].tolist() if n != leader),
+            ]
+        return self._order
 
 
 class ProjectedLadder(Ladder):
@@ -179,13 +194,13 @@ class ProjectedLadder(Ladder):
 
     def _weigh(self, level: Level) -> None:
         """From a rung to the end it is the gains of all rungs in between."""
-        further = [gains.weights() for (length, progress), gains in self._gains.items()
+        further = [gains.weights_F for (length, progress), gains in self._gains.items()
                    if length == level[0] and progress >= level[1]]  # fmt: skip
         if further:
             self._standing[level].weigh(np.sum(further, axis=0))
 
     def order(self, level: Level) -> Iterator[int]:
-        return self._standing[level].order()
+        return iter(self._standing[level].order())
 
     def before(self, number: int, level: Level) -> int:
         return self._standing[level].before(number)
