@@ -26,6 +26,7 @@ from hpo.trials import Value
 
 Array = NDArray[np.float64]
 
+_LONG = 10_000  # values of a range
 _APART = math.sqrt(0.5)  # two choices without an order are as far apart as the ends of a range
 _DENSEST = 10.0  # times as many trials as without a law, at most, where a law lies near the end of a range
 
@@ -152,6 +153,34 @@ class _Ordered:
         return units_N[:, None]
 
 
+class _Whole:
+    """A long range of whole numbers, of which no list is made."""
+
+    def __init__(self, dimension: IntRange) -> None:
+        self._range = dimension
+        self._log = dimension.log
+        self._low, self._high = self._place(dimension.low), self._place(dimension.high)
+
+    def _place(self, value: float) -> float:
+        return math.log(value) if self._log else float(value)
+
+    def unit(self, value: Value) -> float:
+        assert isinstance(value, int)
+        return (self._place(value) - self._low) / (self._high - self._low)
+
+    def value(self, unit: float) -> Value:
+        place = self._low + unit * (self._high - self._low)
+        low, step = self._range.low, self._range.step
+        steps = round(((math.exp(place) if self._log else place) - low) / step)
+        return low + min(max(steps, 0), (self._range.high - low) // step) * step
+
+    def snap(self, units_N: Array) -> Array:
+        return np.array([self.unit(self.value(unit)) for unit in units_N.tolist()])
+
+    def features(self, units_N: Array) -> Array:
+        return units_N[:, None]
+
+
 class _Unordered:
     """Choices without an order."""
 
@@ -184,6 +213,8 @@ def _axis(parameter: Parameter) -> Axis:
     match dimension:
         case FloatRange():
             return _Real(dimension)
+        case IntRange(low, high, step=step) if (high - low) // step > _LONG:
+            return _Whole(dimension)
         case IntRange(low, high, log, step):
             values = list(range(low, high + 1, step))
             return _Ordered(values, _spread([math.log(v) if log else float(v) for v in values]))

@@ -373,7 +373,8 @@ class History:
                     started_at=line["at"],
                     slot=line["slot"],
                     place=line.get("place", ""),
-                    repeat=line.get("repeat", False),
+                    # Before it was written down: all trials but the repeats have the study's seed, as trial 0 has.
+                    repeat=line.get("repeat", 0 in self.trials and line["seed"] != self.trials[0].seed),
                 )
             case "measured":
                 trial = self.trials[number]

@@ -5,13 +5,14 @@ and a learning rate is ahead as long as the schedule has not come down. How much
 is known of those that went on; where that depends on the configuration, trials are compared by what they measured and
 what their configurations are expected to gain. Pure arithmetic; knows no Optuna, no process and no file.
 
-Shape suffixes: N trials on a rung, F features of a configuration.
+Shape suffixes: N trials, F features of a configuration.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ _FEWEST = 4  # trials, of which two say how much differs and two by what
 _RATIOS = (1.0, 3.0, 10.0, 30.0, 100.0)  # variance of a weight over that of the noise
 _EVEN = 0.5  # probability, before anything is seen, that gains do not depend on the configuration
 _FLOOR = 0.02  # of the gains' variance: that much of it is noise, however well few of them are explained
+_OUTLYING = 3 * 1.4826  # median absolute deviations: three standard deviations of normal gains
+_DIGITS = 30  # binary ones of what trials are compared by: sums come out otherwise in another order
 
 
 class Gains:
@@ -33,59 +36,58 @@ class Gains:
     Bayesian linear regression with the noise integrated out, averaged over models by their evidence: several variances
     of the weights, and that all gains are alike (Bishop, Pattern Recognition and Machine Learning, 2006, sections 3.3
     and 3.4). It is fitted to those who went on. That they were chosen by what they measured before does not bias it,
-    but for the part of the gain that makes good for noise. Only sums are kept, so that many cost what few do.
-
-    Args:
-        features: how many there are of a configuration, each about 0 to 1.
+    but for the part of the gain that makes good for noise. A gain far from all others (a training that has blown up) is
+    taken for one at three standard deviations from their median.
     """
 
-    def __init__(self, features: int) -> None:
-        self._count = 0
-        self._sum_F, self._with_F = np.zeros(features), np.zeros(features)
-        self._products_FF = np.zeros((features, features))
-        self._total = self._squares = 0.0
-        self._found_F: Array | None = None
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[tuple[float, ...], float]] = {}
 
-    def add(self, features_F: Array, gain: float) -> None:
-        self._count, self._found_F = self._count + 1, None
-        self._sum_F += features_F
-        self._with_F += gain * features_F
-        self._products_FF += np.outer(features_F, features_F)
-        self._total += gain
-        self._squares += gain * gain
+    def __len__(self) -> int:
+        return len(self._rows)
 
-    @property
+    def add(self, number: int, features: tuple[float, ...], gain: float) -> None:
+        """What a trial gained; features are each about 0 to 1."""
+        self._rows[number] = (features, gain)
+        self.__dict__.pop("weights_F", None)
+
+    @cached_property
     def weights_F(self) -> Array:
         """What a unit of each feature adds to the gain; 0 where gains seem to depend on none."""
-        if self._found_F is None:
-            self._found_F = self._fitted()
-        return self._found_F
+        rows = [self._rows[number] for number in sorted(self._rows)]  # not in the order in which they came
+        features_NF, gain_N = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+        none = np.zeros(features_NF.shape[1])
+        if len(rows) < _FEWEST:
+            return none
+        middle = float(np.median(gain_N))
+        outlying = _OUTLYING * float(np.median(np.abs(gain_N - middle)))
+        near_N = np.clip(gain_N, middle - outlying, middle + outlying)
+        apart_N = near_N - near_N.mean()
+        with np.errstate(over="ignore"):
+            spread, size = float(apart_N @ apart_N), float(near_N @ near_N)
+        if not (math.isfinite(size) and spread > 1e-12 * size):
+            return none
+        return _averaged(features_NF - features_NF.mean(axis=0), apart_N, spread)
 
-    def _fitted(self) -> Array:
-        count = self._count
-        none = np.zeros_like(self._sum_F)
-        if count < _FEWEST:
-            return none
-        mean_F, mean = self._sum_F / count, self._total / count
-        spread = self._squares - count * mean * mean  # sums of squares and products around the means
-        scatter_FF = self._products_FF - count * np.outer(mean_F, mean_F)
-        if spread <= 1e-12 * self._squares:
-            return none
-        sizes_F, axes_FF = np.linalg.eigh(scatter_FF)
-        sizes_F = np.maximum(sizes_F, 0.0)
-        along_F = axes_FF.T @ (self._with_F - count * mean * mean_F)
-        floor = _FLOOR * spread / count
-        evidence = [math.log(_EVEN) - (count + 1) / 2 * math.log(spread + floor)]
-        found = [none]
-        for ratio in _RATIOS:
-            weights_F = ratio * along_F / (1 + ratio * sizes_F)
-            left = max(spread - float(along_F @ weights_F), 0.0) + floor
-            size = -0.5 * float(np.log1p(ratio * sizes_F).sum()) - (count + 1) / 2 * math.log(left)
-            evidence.append(math.log((1 - _EVEN) / len(_RATIOS)) + size)
-            found.append(axes_FF @ weights_F)
-        shares = np.exp(np.array(evidence) - max(evidence))
-        mixed: Array = (shares / shares.sum()) @ np.array(found)
-        return mixed
+
+def _averaged(features_NF: Array, apart_N: Array, spread: float) -> Array:
+    """The mean of the weights over models. Features and gains are around their means; `spread` sums gains squared."""
+    count = len(apart_N)
+    sizes_F, axes_FF = np.linalg.eigh(features_NF.T @ features_NF)
+    sizes_F = np.maximum(sizes_F, 0.0)
+    along_F = axes_FF.T @ (features_NF.T @ apart_N)
+    floor = _FLOOR * spread / count
+    evidence = [math.log(_EVEN) - (count + 1) / 2 * math.log(spread + floor)]
+    found = [np.zeros_like(along_F)]
+    for ratio in _RATIOS:
+        weights_F = ratio * along_F / (1 + ratio * sizes_F)
+        left = max(spread - float(along_F @ weights_F), 0.0) + floor
+        size = -0.5 * float(np.log1p(ratio * sizes_F).sum()) - (count + 1) / 2 * math.log(left)
+        evidence.append(math.log((1 - _EVEN) / len(_RATIOS)) + size)
+        found.append(axes_FF @ weights_F)
+    shares = np.exp(np.array(evidence) - max(evidence))
+    mixed: Array = (shares / shares.sum()) @ np.array(found)
+    return mixed
 
 
 class _Standing:
@@ -111,7 +113,8 @@ class _Standing:
 
     def weigh(self, weights_F: Array) -> None:
         """What a unit of each feature adds until the end."""
-        self._weights_F, self._expected_N, self._order = weights_F, None, None
+        if not np.array_equal(weights_F, self._weights_F):
+            self._weights_F, self._expected_N, self._order = weights_F, None, None
 
     @property
     def is_weighed(self) -> bool:
@@ -122,7 +125,12 @@ class _Standing:
         """What each is expected to end with, but for what all gain; smaller is better."""
         if self._expected_N is None:
             count = len(self._places)
-            self._expected_N = self._values_N[:count] + self._features_NF[:count] @ self._weights_F
+            expected = self._values_N[:count]
+            if self.is_weighed:
+                expected = expected + self._features_NF[:count] @ self._weights_F
+                unit = 2.0 ** (math.frexp(float(np.abs(expected).max()))[1] - _DIGITS)
+                expected = np.round(expected / unit) * unit
+            self._expected_N = expected
         return self._expected_N
 
     @property
@@ -152,35 +160,67 @@ class _Standing:
             ]
         return self._order
 
+    def spared(self, places: int, noise: float) -> int:
+        """How many are above the cut or within two deviations of the last above it."""
+        cut = self.expected_N[self._places[self.order()[places - 1]]]
+        if places == 1:  # the leader alone, which is first by what it measured: the next by what they are expected to
+            cut = self.expected_N.min()
+        near = self.expected_N <= cut + SPARED * noise
+        near[self.leader] = True
+        return max(places, int(near.sum()))
+
+
+class _OneLength:
+    """Rungs of trials of one length."""
+
+    def __init__(self) -> None:
+        self.standing: dict[Level, _Standing] = {}
+        self._gains: dict[Level, dict[Level, Gains]] = {}
+        self._weighed: set[Level] = set()
+
+    def gained(self, before: Level, after: Level, number: int, features: tuple[float, ...], gain: float) -> None:
+        self._gains.setdefault(before, {}).setdefault(after, Gains()).add(number, features, gain)
+        self._weighed.clear()
+
+    def at(self, level: Level) -> _Standing:
+        """A rung as it stands by all that is known now."""
+        standing = self.standing[level]
+        if level not in self._weighed:
+            further = [gains.weights_F for gains in self._until_the_end(level)]
+            if further:
+                standing.weigh(np.sum(further, axis=0))
+            self._weighed.add(level)
+        return standing
+
+    def _until_the_end(self, level: Level) -> Iterator[Gains]:
+        """Gains from rung to rung, from each to where most went; trials may measure in different places near a rung."""
+        while following := self._gains.get(level):
+            level = min(following, key=lambda after: (-len(following[after]), after))
+            yield following[level]
+
 
 class ProjectedLadder(Ladder):
     """A ladder whose rungs are ordered by where trials are expected to end.
 
-    Whoever leads a rung by what it measured comes first all the same: where the order of a rung is that of the end, the
-    best of all leads each, and is never kept waiting by a wrong expectation.
+    The end is one more rung, whoever said which there are. Whoever leads a rung by what it measured comes first all the
+    same: where the order of a rung is that of the end, the best of all leads each, and no expectation keeps it waiting.
     """
 
     def __init__(self, direction: Direction, reduction_factor: int, rungs: Sequence[Rung] = ()) -> None:
         super().__init__(direction, reduction_factor, rungs)
-        self._standing: dict[Level, _Standing] = {}
-        self._gains: dict[Level, Gains] = {}
+        self._lengths: dict[int, _OneLength] = {}
 
     def place(self, look: Look) -> Level | None:
-        before, known = self.highest.get(look.number), self.rungs
+        before, reached = self.highest.get(look.number), self._reached.get(look.number, 0)
         level = super().place(look)
-        if level is None:
-            return None
-        count, value = len(look.features), self.rungs[level][look.number]
-        if level not in self._standing:
-            self._standing[level] = _Standing(count)
-            self._weigh(level)
-        self._standing[level].put(look.number, value, look.features)
-        if count and before is not None and before != level and self._is_next(before, look):
-            gains = self._gains.setdefault(before, Gains(count))
-            gains.add(np.array(look.features), value - known[before][look.number])
-            for lower in self._standing:
-                if lower[0] == before[0] and lower[1] <= before[1]:
-                    self._weigh(lower)
+        length = self._lengths.setdefault(look.length or 0, _OneLength())
+        if level is not None:
+            standing = length.standing.setdefault(level, _Standing(len(look.features)))
+            standing.put(look.number, self.rungs[level][look.number], look.features)
+        came = look.progress > reached and (level is not None or look.final)
+        if came and before is not None and look.features and self._is_next(before, look):
+            gain = self._sign * look.value - self.rungs[before][look.number]
+            length.gained(before, (look.length or 0, look.progress), look.number, look.features, gain)
         return level
 
     def _is_next(self, before: Level, look: Look) -> bool:
@@ -189,31 +229,25 @@ class ProjectedLadder(Ladder):
             return False
         if not self.given or (look.length is None and not all(isinstance(rung, int) for rung in self.given)):
             return True
-        rungs = compared_at(self.given, look.length, look.warmup)
+        rungs = {*compared_at(self.given, look.length, look.warmup), *([look.length] if look.length else [])}
         return sum(before[1] < rung <= look.progress for rung in rungs) == 1
 
-    def _weigh(self, level: Level) -> None:
-        """From a rung to the end it is the gains of all rungs in between."""
-        further = [gains.weights_F for (length, progress), gains in self._gains.items()
-                   if length == level[0] and progress >= level[1]]  # fmt: skip
-        if further:
-            self._standing[level].weigh(np.sum(further, axis=0))
+    def _at(self, level: Level) -> _Standing:
+        return self._lengths[level[0]].at(level)
 
     def order(self, level: Level) -> Iterator[int]:
-        return iter(self._standing[level].order())
+        return iter(self._at(level).order())
 
     def before(self, number: int, level: Level) -> int:
-        return self._standing[level].before(number)
+        return self._at(level).before(number)
 
     def spared(self, level: Level, places: int, noise: float) -> int:
-        expected = self._standing[level].expected_N
-        if not noise or not 0 < places < len(expected):
+        if not noise or not 0 < places < len(self.rungs[level]):
             return places
-        cut = np.partition(expected, places - 1)[places - 1]
-        return int((expected <= cut + SPARED * noise).sum())
+        return self._at(level).spared(places, noise)
 
     def how(self, level: Level) -> str:
-        return " by its expected end" if self._standing[level].is_weighed else ""
+        return " by its expected end" if self._at(level).is_weighed else ""
 
 
 class ProjectedHalving(PausingHalving):
