@@ -322,8 +322,8 @@ def with_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table]
 
 
 def _in_order(strategies: Iterable[str]) -> list[str]:
-    order = [*(own.name for own in OURS), *PEERS]
-    return sorted(set(strategies), key=order.index)
+    order = {name: place for place, name in enumerate([*(own.name for own in OURS), *PEERS])}
+    return sorted(set(strategies), key=lambda name: (order.get(name, len(order)), name))
 
 
 def without_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Table], slots: int) -> str:
@@ -332,6 +332,8 @@ def without_curves(cells: dict[tuple[str, str, int], Cell], found: dict[str, Tab
     strategies = _in_order(key[1] for key in cells if key[2] == slots and key[0] in names)
     rows = ["| table | " + " | ".join(strategies) + " | cost ratio |", "|---|" + "---|" * (len(strategies) + 1)]
     for name in names:
+        if not {(name, "hpo auto", slots), (name, "optuna default", slots)} <= cells.keys():
+            continue
         at_budget = {one: cells[name, one, slots].median(BUDGET) for one in strategies if (name, one, slots) in cells}
         row = []
         for strategy in strategies:

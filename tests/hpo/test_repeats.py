@@ -173,6 +173,17 @@ def test_random_draws_are_not_taken_for_repeats_nor_repeats_for_random_draws() -
     assert "random 3" in shown(study_view(found))
 
 
+def test_a_journal_from_before_repeats_were_written_down_tells_them_by_their_seeds() -> None:
+    history = History()
+    for number, seed in enumerate([0, 1, 2, 0, 0]):
+        for event in events(number, 3.0, seed):
+            line = json.loads(encode(event, 1.0))
+            if line["event"] == "started":
+                assert line.pop("repeat", False) is (seed > 0)
+            history.add(line)
+    assert [trial.repeat for trial in history.trials.values()] == [False, True, True, False, False]
+
+
 # -- that a repeat never wins ---------------------------------------------------------------------------
 
 LUCKY: list[float | None] = [3.5, 1.0, 3.6]

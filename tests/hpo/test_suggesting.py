@@ -359,3 +359,24 @@ def test_options_are_checked() -> None:
         make_suggester(Strategy("auto", {"start_up": 3}), PLAIN, Direction.MINIMIZE, 0)
     with pytest.raises(UserError, match="whole number from 1"):
         make_suggester(Strategy("auto", {"startup": 0}), PLAIN, Direction.MINIMIZE, 0)
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [IntRange(1, 2**40), IntRange(1, 10**9, log=True), IntRange(-7, 10**6, step=7), IntRange(8, 200_000, step=8)],
+)
+def test_a_long_range_of_whole_numbers_is_not_written_out(dimension: IntRange) -> None:
+    """Its ends and what lies between come back as they were, and places of the cube as values of the range."""
+    encoding = Encoding(Space((Parameter("n", dimension),)))
+    draw = random.Random(1)
+    steps = (dimension.high - dimension.low) // dimension.step
+    for value in (dimension.low, dimension.low + steps * dimension.step, *(dimension.draw(draw) for _ in range(200))):
+        found = encoding.parameters(encoding.units({"n": value}))["n"]
+        assert isinstance(found, int)
+        assert found == pytest.approx(value, rel=1e-12)
+        assert dimension.contains(found)
+    for unit in (0.0, 1e-9, 0.5, 0.999999, 1.0):
+        (place,) = encoding.snap(np.array([[unit]]))
+        assert dimension.contains(encoding.parameters(place)["n"])
+        assert 0.0 <= float(place[0]) <= 1.0
+        assert encoding.snap(place[None, :])[0] == pytest.approx(place, abs=1e-12)
