@@ -11,8 +11,9 @@ Shape suffixes: N trials, F features of a configuration.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,49 @@ _OUTLYING = 3 * 1.4826  # median absolute deviations: three standard deviations 
 _DIGITS = 30  # binary ones of what trials are compared by: sums come out otherwise in another order
 
 
+class _Table:
+    """A row for each of some trials, in the order in which they came: a number and the trial's features.
+
+    Args:
+        features: how many there are of a configuration, each about 0 to 1.
+    """
+
+    def __init__(self, features: int) -> None:
+        self.places: dict[int, int] = {}
+        self._numbers_N = np.zeros(8, dtype=np.int64)
+        self._values_N = np.zeros(8)
+        self._features_NF = np.zeros((8, features))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def put(self, number: int, value: float, features: Sequence[float]) -> int:
+        """Where the trial stands from now on, or did before."""
+        place = self.places.setdefault(number, len(self.places))
+        if place == len(self._numbers_N):
+            self._numbers_N = _doubled(self._numbers_N)
+            self._values_N = _doubled(self._values_N)
+            self._features_NF = _doubled(self._features_NF)
+        self._numbers_N[place], self._values_N[place], self._features_NF[place] = number, value, features
+        return place
+
+    @property
+    def numbers_N(self) -> NDArray[np.int64]:
+        return self._numbers_N[: len(self)]
+
+    @property
+    def values_N(self) -> Array:
+        return self._values_N[: len(self)]
+
+    @property
+    def features_NF(self) -> Array:
+        return self._features_NF[: len(self)]
+
+
+def _doubled(rows: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([rows, np.zeros_like(rows)])
+
+
 class Gains:
     """Gains from one rung to the next, as far as they are linear in a configuration's features.
 
@@ -38,26 +82,29 @@ class Gains:
     and 3.4). It is fitted to those who went on. That they were chosen by what they measured before does not bias it,
     but for the part of the gain that makes good for noise. A gain far from all others (a training that has blown up) is
     taken for one at three standard deviations from their median.
+
+    Args:
+        features: how many there are of a configuration, each about 0 to 1.
     """
 
-    def __init__(self) -> None:
-        self._rows: dict[int, tuple[tuple[float, ...], float]] = {}
+    def __init__(self, features: int) -> None:
+        self._rows = _Table(features)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, number: int, features: tuple[float, ...], gain: float) -> None:
-        """What a trial gained; features are each about 0 to 1."""
-        self._rows[number] = (features, gain)
+    def add(self, number: int, features: Sequence[float], gain: float) -> None:
+        """What a trial gained."""
+        self._rows.put(number, gain, features)
         self.__dict__.pop("weights_F", None)
 
     @cached_property
     def weights_F(self) -> Array:
         """What a unit of each feature adds to the gain; 0 where gains seem to depend on none."""
-        rows = [self._rows[number] for number in sorted(self._rows)]  # not in the order in which they came
-        features_NF, gain_N = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+        order = np.argsort(self._rows.numbers_N)  # in whatever order they came, sums are the same
+        features_NF, gain_N = self._rows.features_NF[order], self._rows.values_N[order]
         none = np.zeros(features_NF.shape[1])
-        if len(rows) < _FEWEST:
+        if len(self) < _FEWEST:
             return none
         middle = float(np.median(gain_N))
         outlying = _OUTLYING * float(np.median(np.abs(gain_N - middle)))
@@ -91,30 +138,36 @@ def _averaged(features_NF: Array, apart_N: Array, spread: float) -> Array:
 
 
 class _Standing:
-    """The trials on a rung in the order in which they came there."""
+    """The trials on a rung, by what they measured and by what they are expected to end with.
+
+    Args:
+        features: how many there are of a configuration.
+    """
 
     def __init__(self, features: int) -> None:
-        self._places: dict[int, int] = {}
-        self._numbers_N = np.zeros(8, dtype=np.int64)
-        self._values_N = np.zeros(8)
-        self._features_NF = np.zeros((8, features))
+        self._rows = _Table(features)
         self._weights_F = np.zeros(features)
-        self._expected_N: Array | None = None
-        self._order: list[int] | None = None
+        self._expected_N = np.zeros(8)
 
     def put(self, number: int, value: float, features: Sequence[float]) -> None:
-        place = self._places.setdefault(number, len(self._places))
-        if place == len(self._numbers_N):
-            self._numbers_N = np.concatenate([self._numbers_N, np.zeros_like(self._numbers_N)])
-            self._values_N = np.concatenate([self._values_N, np.zeros_like(self._values_N)])
-            self._features_NF = np.concatenate([self._features_NF, np.zeros_like(self._features_NF)])
-        self._numbers_N[place], self._values_N[place], self._features_NF[place] = number, value, features
-        self._expected_N = self._order = None
+        place = self._rows.put(number, value, features)
+        if place >= len(self._expected_N):
+            self._expected_N = _doubled(self._expected_N)
+        self._expected_N[place] = self._expect(slice(place, place + 1))[0]
 
     def weigh(self, weights_F: Array) -> None:
         """What a unit of each feature adds until the end."""
         if not np.array_equal(weights_F, self._weights_F):
-            self._weights_F, self._expected_N, self._order = weights_F, None, None
+            self._weights_F = weights_F
+            self._expected_N[: len(self._rows)] = self._expect(slice(None))
+
+    def _expect(self, rows: slice) -> Array:
+        values_N = self._rows.values_N[rows]
+        if not self.is_weighed:
+            return values_N
+        added_N = (self._rows.features_NF[rows] * self._weights_F).sum(axis=1)
+        parts_N, exponents_N = np.frexp(values_N + added_N)
+        return np.asarray(np.ldexp(np.round(np.ldexp(parts_N, _DIGITS)), exponents_N - _DIGITS), dtype=np.float64)
 
     @property
     def is_weighed(self) -> bool:
@@ -123,51 +176,46 @@ class _Standing:
     @property
     def expected_N(self) -> Array:
         """What each is expected to end with, but for what all gain; smaller is better."""
-        if self._expected_N is None:
-            count = len(self._places)
-            expected = self._values_N[:count]
-            if self.is_weighed:
-                expected = expected + self._features_NF[:count] @ self._weights_F
-                unit = 2.0 ** (math.frexp(float(np.abs(expected).max()))[1] - _DIGITS)
-                expected = np.round(expected / unit) * unit
-            self._expected_N = expected
-        return self._expected_N
+        return self._expected_N[: len(self._rows)]
 
     @property
     def leader(self) -> int:
         """The place in these arrays of the best by what it measured; of equals, the lowest number."""
-        values = self._values_N[: len(self._places)]
-        equals = np.flatnonzero(values == values.min())
-        return int(equals[self._numbers_N[equals].argmin()])
+        values_N = self._rows.values_N
+        equals = np.flatnonzero(values_N == values_N.min())
+        return int(equals[self._rows.numbers_N[equals].argmin()])
 
     def before(self, number: int) -> int:
         """How many come before it: the leader, those that are expected to end better, equals of lower numbers."""
-        place, leader = self._places[number], self.leader
+        place, leader = self._rows.places[number], self.leader
         if place == leader:
             return 0
-        expected, numbers = self.expected_N, self._numbers_N[: len(self._places)]
-        better = (expected < expected[place]) | ((expected == expected[place]) & (numbers < number))
-        better[leader] = True
-        return int(better.sum())
+        expected_N, numbers_N = self.expected_N, self._rows.numbers_N
+        better_N = (expected_N < expected_N[place]) | ((expected_N == expected_N[place]) & (numbers_N < number))
+        better_N[leader] = True
+        return int(better_N.sum())
 
-    def order(self) -> Sequence[int]:
-        """Their numbers, the first that goes on first."""
-        if self._order is None:
-            numbers, leader = self._numbers_N[: len(self._places)], int(self._numbers_N[self.leader])
-            self._order = [
-                leader,
-                *(n for n in numbers[np.lexsort((numbers, self.expected_N))].tolist() if n != leader),
-            ]
-        return self._order
+    def first(self, count: int) -> list[int]:
+        """The numbers of the first so many that go on, in their order."""
+        expected_N, leader = self.expected_N, self.leader
+        count = min(count, len(expected_N))
+        if count < 1:
+            return []
+        last = np.partition(expected_N, count - 1)[count - 1]
+        near = np.flatnonzero(expected_N <= last)
+        near = near[np.lexsort((self._rows.numbers_N[near], expected_N[near]))]
+        near = np.concatenate([[leader], near[near != leader]])[:count]
+        found: list[int] = self._rows.numbers_N[near].tolist()
+        return found
 
     def spared(self, places: int, noise: float) -> int:
         """How many are above the cut or within two deviations of the last above it."""
-        cut = self.expected_N[self._places[self.order()[places - 1]]]
+        cut = self.expected_N[self._rows.places[self.first(places)[-1]]]
         if places == 1:  # the leader alone, which is first by what it measured: the next by what they are expected to
             cut = self.expected_N.min()
-        near = self.expected_N <= cut + SPARED * noise
-        near[self.leader] = True
-        return max(places, int(near.sum()))
+        near_N = self.expected_N <= cut + SPARED * noise
+        near_N[self.leader] = True
+        return max(places, int(near_N.sum()))
 
 
 class _OneLength:
@@ -179,7 +227,7 @@ class _OneLength:
         self._weighed: set[Level] = set()
 
     def gained(self, before: Level, after: Level, number: int, features: tuple[float, ...], gain: float) -> None:
-        self._gains.setdefault(before, {}).setdefault(after, Gains()).add(number, features, gain)
+        self._gains.setdefault(before, {}).setdefault(after, Gains(len(features))).add(number, features, gain)
         self._weighed.clear()
 
     def at(self, level: Level) -> _Standing:
@@ -236,7 +284,10 @@ class ProjectedLadder(Ladder):
         return self._lengths[level[0]].at(level)
 
     def order(self, level: Level) -> Iterator[int]:
-        return iter(self._at(level).order())
+        return iter(self._at(level).first(len(self.rungs[level])))
+
+    def first(self, level: Level, places: int, waiting: Mapping[int, Level]) -> int | None:
+        return next((number for number in self._at(level).first(places) if waiting.get(number) == level), None)
 
     def before(self, number: int, level: Level) -> int:
         return self._at(level).before(number)

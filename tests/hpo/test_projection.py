@@ -41,7 +41,7 @@ THIRDS = (Fraction(1, 9), Fraction(1, 3), Fraction(1))
 
 
 def told(pairs: Sequence[tuple[Sequence[float], float]]) -> np.ndarray:
-    gains = Gains()
+    gains = Gains(len(pairs[0][0]))
     for number, (features, gain) in enumerate(pairs):
         gains.add(number, tuple(features), gain)
     return gains.weights_F
@@ -348,10 +348,10 @@ def test_noise_spares_those_near_the_last_that_is_expected_to_go_on() -> None:
         rule.recall(looked)
     ladder = rule._ladder
     order, expected = list(ladder.order((27, 3))), ladder._at((27, 3)).expected_N
-    cut = expected[ladder._at((27, 3))._places[order[3]]]
+    cut = expected[ladder._at((27, 3))._rows.places[order[3]]]
     assert ladder.spared((27, 3), 4, 0.0) == 4
     assert ladder.spared((27, 3), 4, 0.01) == 4
-    near = {number for number in order if expected[ladder._at((27, 3))._places[number]] <= cut + 0.5}
+    near = {number for number in order if expected[ladder._at((27, 3))._rows.places[number]] <= cut + 0.5}
     assert ladder.spared((27, 3), 4, 0.25) == len(near | {order[0]})
 
 
