@@ -2,9 +2,8 @@
 
     python studies/search_benchmark/quicker.py TABLE --surfaces FOLDER [--strategy "syne-tune asha cqr"] [--repeats 2]
 
-Three functions take most of it, all general where these searches need one case: what scikit-learn looks at before it grows
-each of thousands of small trees, its weighted percentile, which is called for each of their leaves, and Syne Tune's draw of
-one category. The stand-ins return the same numbers to the bit and draw the same from the generator; every other case goes
+Three functions take most of it, all general where these searches need one case: scikit-learn's boosting, which looks at
+the arguments of each of thousands of small trees, its weighted percentile, and Syne Tune's draw of one category. The stand-ins return the same numbers to the bit and draw the same from the generator; every other case goes
 to the original. scikit-learn's checks of its own arguments are left out. The command searches with and without them and
 compares every trial.
 """
@@ -21,56 +20,57 @@ import numpy as np
 _theirs: dict[str, Any] = {}
 
 
-def _grow(
+def _boost(
     self: Any,
-    X: Any,  # noqa: N803  # scikit-learn passes it by name
+    X: Any,  # noqa: N803  # as scikit-learn names it
     y: Any,
-    sample_weight: Any = None,
-    check_input: bool = True,
-    missing_values_in_feature_mask: Any = None,
-) -> Any:
-    """A tree of least squares on dense numbers that were checked before, all of whose leaves stay."""
-    from sklearn.tree import _classes, _criterion, _splitter, _tree
+    raw_predictions: Any,
+    sample_weight: Any,
+    random_state: Any,
+    X_val: Any,  # noqa: N803
+    y_val: Any,
+    sample_weight_val: Any,
+    begin_at_stage: int = 0,
+    monitor: Any = None,
+) -> int:
+    """All trees of a regression of one quantile, on dense numbers that weigh the same; no account of the loss is kept."""
+    from sklearn._loss.loss import PinballLoss
+    from sklearn.tree import DecisionTreeRegressor, _criterion, _splitter, _tree
 
-    weighted = sample_weight is not None and sample_weight.ndim == 1 and sample_weight.dtype == np.float64
-    plain = (self.criterion, self.splitter, self.max_features, self.max_leaf_nodes, self.ccp_alpha) == (
-        "squared_error",
-        "best",
-        None,
-        None,
-        0.0,
-    )
-    whole = isinstance(self.min_samples_leaf, int) and isinstance(self.min_samples_split, int)
-    if check_input or not weighted or not plain or not whole or self.max_depth is None or y.ndim != 1:
-        return _theirs["grow"](self, X, y, sample_weight, check_input, missing_values_in_feature_mask)
-    count, self.n_features_in_ = X.shape
-    self.n_outputs_, self.max_features_ = 1, self.n_features_in_
-    leaf = self.min_samples_leaf
+    plain = (self.subsample, self.max_features, self.max_leaf_nodes, self.ccp_alpha, self.verbose) == (
+        1.0, None, None, 0.0, 0,
+    )  # fmt: skip
+    whole = all(isinstance(one, int) for one in (self.max_depth, self.min_samples_leaf, self.min_samples_split))
+    stops = monitor is not None or self.n_iter_no_change is not None
+    alike = isinstance(X, np.ndarray) and bool((sample_weight == 1.0).all())
+    if type(self._loss) is not PinballLoss or not plain or not whole or stops or not alike or random_state is None:
+        return _theirs["boost"](
+            self, X, y, raw_predictions, sample_weight, random_state, X_val, y_val, sample_weight_val,
+            begin_at_stage, monitor,
+        )  # fmt: skip
+    (count, width), quantile = X.shape, self._loss.closs.quantile
     least_weight = self.min_weight_fraction_leaf * np.sum(sample_weight)
     splitter = _splitter.BestSplitter(
-        _criterion.MSE(1, count),
-        self.n_features_in_,
-        leaf,
-        least_weight,
-        _classes.check_random_state(self.random_state),
-        None,
+        _criterion.MSE(1, count), width, self.min_samples_leaf, least_weight, random_state, None
     )
-    self.tree_ = _tree.Tree(self.n_features_in_, np.array([1], dtype=np.intp), 1)
-    _tree.DepthFirstTreeBuilder(
-        splitter,
-        max(self.min_samples_split, 2 * leaf),
-        leaf,
-        least_weight,
-        self.max_depth,
-        self.min_impurity_decrease,
-    ).build(
-        self.tree_,
-        X,
-        np.ascontiguousarray(y.reshape(-1, 1), dtype=np.float64),
-        np.ascontiguousarray(sample_weight),
-        missing_values_in_feature_mask,
-    )
-    return self
+    builder = _tree.DepthFirstTreeBuilder(
+        splitter, max(self.min_samples_split, 2 * self.min_samples_leaf), self.min_samples_leaf, least_weight,
+        self.max_depth, self.min_impurity_decrease,
+    )  # fmt: skip
+    raw = raw_predictions[:, 0]
+    for stage in range(begin_at_stage, self.n_estimators):
+        tree = _tree.Tree(width, np.array([1], dtype=np.intp), 1)
+        builder.build(tree, X, np.where(y >= raw, quantile, quantile - 1)[:, None], sample_weight, None)
+        leaves, values, left = tree.apply(X), tree.value[:, 0, 0], y - raw
+        here = np.bincount(leaves, minlength=tree.node_count)
+        full = here > 0
+        # Of each leaf, the percentile of what is left to explain: rows in order of leaf, and of that within it.
+        rank = np.ceil(100 * quantile / 100 * here[full]).astype(int) - 1
+        values[full] = left[np.lexsort((left, leaves))[(here.cumsum() - here)[full] + np.minimum(rank, here[full] - 1)]]
+        raw += self.learning_rate * values.take(leaves)
+        grown = self.estimators_[stage, 0] = DecisionTreeRegressor.__new__(DecisionTreeRegressor)
+        grown.tree_ = tree
+    return self.n_estimators
 
 
 def _percentile(
@@ -104,11 +104,11 @@ def install() -> None:
         return
     import sklearn
     from sklearn._loss import loss
-    from sklearn.tree._classes import BaseDecisionTree
+    from sklearn.ensemble._gb import BaseGradientBoosting
     from syne_tune import config_space
 
     _theirs["percentile"], loss._weighted_percentile = loss._weighted_percentile, _percentile
-    _theirs["grow"], BaseDecisionTree._fit = BaseDecisionTree._fit, _grow
+    _theirs["boost"], BaseGradientBoosting._fit_stages = BaseGradientBoosting._fit_stages, _boost
     uniform = config_space.Categorical._Uniform
     _theirs["draw"], uniform.sample = uniform.sample, _draw
     sklearn.set_config(skip_parameter_validation=True, assume_finite=True)
