@@ -308,6 +308,27 @@ class Encoding:
                 snapped[~active, index] = 0.5
         return snapped
 
+    def active(self, snapped_P: Array) -> NDArray[np.bool_]:
+        """Which settings are there at a snapped place: (P,)."""
+        return np.array([one is None or bool(one[0]) for one in self._active(snapped_P[None, :])])
+
+    def activated(self, place_P: Array, index: int, turn: int) -> Array:
+        """A place with a setting there, those that it hangs on changed where they must be: (P,).
+
+        Args:
+            place_P: where to begin.
+            index: of the setting.
+            turn: which of several values that would do is taken.
+        """
+        place_P = place_P.copy()
+        for name, allowed in self._space.parameters[index].when.items():
+            parent = self._place[name]
+            place_P = self.activated(place_P, parent, turn)
+            places = [self._axes[parent].unit(value) for value in allowed]
+            if not np.isclose(self._axes[parent].snap(place_P[parent : parent + 1]), places, atol=1e-9).any():
+                place_P[parent] = places[turn % len(places)]
+        return place_P
+
     def features(self, snapped_NP: Array) -> Array:
         """What a model sees of snapped places: (N, F)."""
         columns: list[Array] = []

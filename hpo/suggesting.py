@@ -1,7 +1,6 @@
 """The sampler `auto`: evenly spread configurations first, then where a model of all curves expects to improve.
 
-Where trials are cut short, every fifth goes on being one of the evenly spread: a model that is sure of the wrong place
-would not look elsewhere by itself, and to look costs a first rung.
+Where trials are cut short, every fifth explores without the model (`hpo.exploring`).
 
 Its choice is a function of the recorded trials, the study's seed and the trial's number: a study that was interrupted
 goes on as it would have gone on. Knows no Optuna.
@@ -13,7 +12,7 @@ import contextlib
 import functools
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:  # numpy and scipy are imported when a trial is asked for: `hp
     from numpy.typing import NDArray
 
     from hpo.encoding import Encoding
+    from hpo.exploring import Explorer, Fits
 
     Array = NDArray[np.float64]
 
@@ -45,13 +45,10 @@ _APART = 0.06  # of an axis: two that are nearer tell the same, within the noise
 _FIRST = 12  # trials, by which values are scaled
 _CHANCE = 0.1  # to be better than the best: where points go on being spread, what has less is left to them
 _LEFT = 1e-6  # of its improvement, so that it is asked for after all others
-_EXPLORES = 5  # of so many trials, one is a point of the Sobol sequence, where a trial that is no good is cut short
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 _LITTLE = 0.02  # of the good half's spread: to expect less improvement is to have found what the model can tell apart
 _AS_GOOD = 0.3  # of the good half's spread: whoever is expected to be no farther from the best may be the best
-
-Fits = Callable[[Mapping[str, Value]], bool]
 
 
 @functools.cache
@@ -134,6 +131,7 @@ class ModelBased:
         self._seed = seed
         self._startup = startup or _STARTUP
         self._encoding: Encoding | None = None
+        self._explorer: Explorer | None = None
         self._noted: Observed | None = None
         self._counted = 0
         self._tried: set[bytes] = set()
@@ -141,17 +139,27 @@ class ModelBased:
 
     def suggest(self, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         from hpo.encoding import Encoding
+        from hpo.exploring import EVERY, Explorer, beside
 
-        if self._encoding is None:
+        if self._encoding is None or self._explorer is None:
             self._encoding = Encoding(self._space)
+            self._explorer = Explorer(self._encoding, self._seed)
         self._note_tried(observed, self._encoding)
-        explores = observed.cut_short and number % _EXPLORES == _EXPLORES - 1
-        if explores or observed.useful < self._startup or not any(trial.curve for trial in observed.trials):
-            return self._spread(self._encoding, number, fits)
+        explores = observed.cut_short and number % EVERY == EVERY - 1
+        look = beside(number) if explores else None
+        known = observed.useful >= self._startup and any(trial.curve for trial in observed.trials)
+        if not known or (explores and look is None):
+            return self._explorer.spread(number, self._tried, fits)
         with single_threaded():
             bounds = (_MOST_TRIALS, _LEADING, _FIRST, zlib.crc32(f"{self._seed}/{number}".encode()))
-            chosen = self._weighed(observed).chosen(number, *bounds) if self._weighs else observed.chosen(*bounds)
-            return self._improve(self._encoding, number, chosen, fits, explores=not observed.cut_short)
+            seen = self._weighed(observed).chosen(number, *bounds) if self._weighs else observed.chosen(*bounds)
+            model = self._model(self._encoding, seen, explores=not observed.cut_short)
+            found = (
+                self._improve(self._encoding, number, model, fits)
+                if look is None
+                else self._explorer.beside(model.leaders()[0], look, number, self._tried, model.places_NP, fits)
+            )
+        return found or self._explorer.spread(number, self._tried, fits)
 
     def _weighed(self, observed: Observed) -> Weighed:
         if self._weighing is None or self._weighing.observed is not observed:
@@ -160,44 +168,33 @@ class ModelBased:
 
     def _note_tried(self, observed: Observed, encoding: Encoding) -> None:
         """Remember which places were tried, each trial once."""
+        from hpo.exploring import key
+
         if self._noted is not observed:
             self._noted, self._counted = observed, 0
             self._tried.clear()
         for trial in observed.trials[self._counted :]:
-            self._tried.add(_key(encoding.units(trial.parameters)))
+            self._tried.add(key(encoding.units(trial.parameters)))
         self._counted = len(observed.trials)
-
-    # -- without a model --------------------------------------------------------------------------------
-
-    def _spread(self, encoding: Encoding, number: int, fits: Fits) -> dict[str, Value]:
-        """The next point of the study's Sobol sequence; one that was tried or does not fit is passed over."""
-        from scipy.stats import qmc
-
-        sequence = qmc.Sobol(encoding.axes, scramble=True, rng=self._seed)
-        points = sequence.random_base2(max(5, (number + 16).bit_length()))
-        points[0] = 0.5  # what laws say; elsewhere people put their ranges around what they expect
-        places = encoding.snap(points)
-        order = [0, *range(number, len(places)), *range(1, number)]
-        untried = [index for index in order if _key(places[index]) not in self._tried]
-        for index in untried:
-            if fits(found := encoding.parameters(places[index])):
-                return found
-        return encoding.parameters(places[(untried or order)[0]])
 
     # -- with a model -----------------------------------------------------------------------------------
 
-    def _improve(
-        self, encoding: Encoding, number: int, seen: Sequence[Seen], fits: Fits, *, explores: bool
-    ) -> dict[str, Value]:
-        import numpy as np
-
-        generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
+    def _model(self, encoding: Encoding, seen: Sequence[Seen], *, explores: bool) -> _Model:
         expense = Expense(encoding, seen) if self._cost_aware else None
         model = _Model(encoding, seen, self._sign, expense, explores=explores)
         model.believe([index for index, trial in enumerate(seen) if trial.ending is None and not trial.curve])
+        return model
+
+    def _improve(self, encoding: Encoding, number: int, model: _Model, fits: Fits) -> dict[str, Value] | None:
+        """The place that promises most; None where there is none that was not tried."""
+        import numpy as np
+
+        from hpo.exploring import key
+
+        generator = np.random.default_rng(zlib.crc32(f"{self._seed}/{number}".encode()))
 
         def ranked(pool_MP: Array) -> list[tuple[float, Array]]:
-            fresh = [place for place in encoding.snap(pool_MP) if _key(place) not in self._tried]
+            fresh = [place for place in encoding.snap(pool_MP) if key(place) not in self._tried]
             if not fresh:
                 return []
             apart = np.abs(np.array(fresh)[:, None, :] - model.places_NP[None, :, :]).max(axis=2).min(axis=1)
@@ -210,7 +207,7 @@ class ModelBased:
         for _, place in sorted([*found, *finer], key=lambda pair: -pair[0]):
             if fits(parameters := encoding.parameters(place)):
                 return parameters
-        return self._spread(encoding, number, fits)
+        return None
 
 
 class _Model:
@@ -295,10 +292,6 @@ class _Model:
             return improvement / cost
         known: Array = np.where(mean <= best + _AS_GOOD, spread / cost, best - mean)
         return known
-
-
-def _key(place_P: Array) -> bytes:
-    return bytes(place_P.round(9).tobytes())
 
 
 def _around(centres_CP: Array, generator: np.random.Generator) -> Array:

@@ -1,0 +1,113 @@
+"""Where a search looks without asking a model: evenly over the space, and beside the best trial.
+
+A model that is sure of the wrong place would not look elsewhere by itself. What it gets wrong most is a setting whose best
+value depends on others: it takes what bad trials say of the setting for what would hold beside the best. Points that are
+spread over the space seldom have all other settings right; the best trial with one setting changed has. A look costs a
+first rung.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpo.encoding import Encoding
+from hpo.trials import Value
+
+Array = NDArray[np.float64]
+Fits = Callable[[Mapping[str, Value]], bool]
+
+EVERY = 5  # of so many trials, one explores, where a trial that is no good is cut short
+_SPREAD = (
+    3  # of so many that explore, one is spread over the space, and so are the first two: a best there is to be first
+)
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly, however many there are
+_APART = 0.1  # of an axis: what is nearer to a tried place is left to the model
+_TRIES = 32
+
+
+def key(place_P: Array) -> bytes:
+    """A snapped place of the cube, to look it up by."""
+    return bytes(place_P.round(9).tobytes())
+
+
+def beside(number: int) -> int | None:
+    """Which of the looks beside the best trial a trial that explores is, counted from 1; None: it is spread."""
+    turn = number // EVERY
+    looks, left = divmod(turn, _SPREAD)
+    if turn < 2 or left == 1:
+        return None
+    return (_SPREAD - 1) * looks + left // 2
+
+
+class Explorer:
+    """Places to try that no model chose; each is a function of the study's seed and the trial's number.
+
+    Args:
+        encoding: of the space, as a cube of P axes.
+        seed: of the study.
+    """
+
+    def __init__(self, encoding: Encoding, seed: int) -> None:
+        self._encoding = encoding
+        self._seed = seed
+
+    def spread(self, number: int, tried: set[bytes], fits: Fits) -> dict[str, Value]:
+        """The next point of the study's Sobol sequence; one that was tried or does not fit is passed over.
+
+        Args:
+            number: of the trial that will have it.
+            tried: keys of the places that were tried.
+            fits: whether a configuration is expected to fit into memory.
+        """
+        points = self._points(number)
+        points[0] = 0.5  # what laws say; elsewhere people put their ranges around what they expect
+        places = self._encoding.snap(points)
+        order = [0, *range(number, len(places)), *range(1, number)]
+        untried = [index for index in order if key(places[index]) not in tried]
+        for index in untried:
+            if fits(found := self._encoding.parameters(places[index])):
+                return found
+        return self._encoding.parameters(places[(untried or order)[0]])
+
+    def beside(
+        self, best_P: Array, look: int, number: int, tried: set[bytes], near_NP: Array, fits: Fits
+    ) -> dict[str, Value] | None:
+        """The best trial with one setting changed: each setting in turn, far from what was tried.
+
+        A setting that is not active there is made active, and what comes with it is as in a point of the sequence.
+
+        Args:
+            best_P: where the best trial lies.
+            look: which of these looks it is, from 1.
+            number: of the trial that will have it.
+            tried: keys of the places that were tried.
+            near_NP: places to keep away from.
+            fits: whether a configuration is expected to fit into memory.
+
+        Returns:
+            None where every value of every setting was tried or is too near.
+        """
+        axes, turn = self._encoding.axes, look // self._encoding.axes
+        best_P = np.where(self._encoding.active(best_P), best_P, self._points(number)[number])
+        for axis in ((look + step) % axes for step in range(axes)):
+            base = self._encoding.activated(best_P, axis, look)
+            for attempt in range(_TRIES):
+                place = base.copy()
+                place[axis] = (0.5 + _GOLDEN * (turn + 1 + attempt + axis)) % 1.0
+                place = self._encoding.snap(place[None, :])[0]
+                if key(place) in tried or np.abs(near_NP - place).max(axis=1).min() < _APART:
+                    continue
+                if fits(found := self._encoding.parameters(place)):
+                    return found
+        return None
+
+    def _points(self, number: int) -> Array:
+        """The scrambled Sobol sequence, at least as far as a trial's own point: (n, P)."""
+        from scipy.stats import qmc
+
+        sequence = qmc.Sobol(self._encoding.axes, scramble=True, rng=self._seed)
+        points: Array = sequence.random_base2(max(5, (number + 16).bit_length()))
+        return points
