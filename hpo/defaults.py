@@ -59,7 +59,11 @@ def reasons(search: Search, where: Circumstances) -> list[str]:
             "Gaussian process over all curves expects the most improvement"
             + (" of the metrics together, weighed anew for each trial (ParEGO)" if where.weighs else "")
             + (" per second of training" if search.sampler.options.get("cost_aware") else "")
-            + ("; every fifth trial is one more Sobol point" if settled(search, where).pruner.name != "none" else "")
+            + (
+                "; every fifth trial explores, most of them beside the best"
+                if settled(search, where).pruner.name != "none"
+                else ""
+            )
         )
     if search.pruner.name == "auto":
         if where.weighs:

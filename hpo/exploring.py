@@ -1,13 +1,14 @@
 """Where a search looks without asking a model: evenly over the space, and beside the best trial.
 
-A model that is sure of the wrong place would not look elsewhere by itself. What it gets wrong most is a setting whose best
-value depends on others: it takes what bad trials say of the setting for what would hold beside the best. Points that are
-spread over the space seldom have all other settings right; the best trial with one setting changed has. A look costs a
-first rung.
+A model that is sure of the wrong place would not look elsewhere by itself. What it gets wrong most is a setting whose
+best value depends on others: what bad trials say of the setting, it takes for what would hold beside the best. Points
+that are spread over the space seldom have all other settings right; the best trial with one setting changed has. A look
+costs a first rung.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ Fits = Callable[[Mapping[str, Value]], bool]
 
 EVERY = 5  # of so many trials, one explores, where a trial that is no good is cut short
 _SPREAD = (
-    3  # of so many that explore, one is spread over the space, and so are the first two: a best there is to be first
+    3  # of so many that explore, one is spread over the space, and so are the first two, before there is much of a best
 )
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly, however many there are
 _APART = 0.1  # of an axis: what is nearer to a tried place is left to the model
@@ -73,14 +74,14 @@ class Explorer:
         return self._encoding.parameters(places[(untried or order)[0]])
 
     def beside(
-        self, best_P: Array, look: int, number: int, tried: set[bytes], near_NP: Array, fits: Fits
+        self, best: Mapping[str, Value], look: int, number: int, tried: set[bytes], near_NP: Array, fits: Fits
     ) -> dict[str, Value] | None:
         """The best trial with one setting changed: each setting in turn, far from what was tried.
 
         A setting that is not active there is made active, and what comes with it is as in a point of the sequence.
 
         Args:
-            best_P: where the best trial lies.
+            best: the configuration of the best trial.
             look: which of these looks it is, from 1.
             number: of the trial that will have it.
             tried: keys of the places that were tried.
@@ -91,6 +92,7 @@ class Explorer:
             None where every value of every setting was tried or is too near.
         """
         axes, turn = self._encoding.axes, look // self._encoding.axes
+        best_P = self._encoding.units(best)
         best_P = np.where(self._encoding.active(best_P), best_P, self._points(number)[number])
         for axis in ((look + step) % axes for step in range(axes)):
             base = self._encoding.activated(best_P, axis, look)
@@ -100,7 +102,7 @@ class Explorer:
                 place = self._encoding.snap(place[None, :])[0]
                 if key(place) in tried or np.abs(near_NP - place).max(axis=1).min() < _APART:
                     continue
-                if fits(found := self._encoding.parameters(place)):
+                if fits(found := _as_in(best, self._encoding.parameters(place))):
                     return found
         return None
 
@@ -111,3 +113,14 @@ class Explorer:
         sequence = qmc.Sobol(self._encoding.axes, scramble=True, rng=self._seed)
         points: Array = sequence.random_base2(max(5, (number + 16).bit_length()))
         return points
+
+
+def _as_in(best: Mapping[str, Value], found: Mapping[str, Value]) -> dict[str, Value]:
+    """A configuration in which what is the best one's but for rounding is the best one's to the bit."""
+    return {name: best[name] if _same(best.get(name), value) else value for name, value in found.items()}
+
+
+def _same(one: Value | None, other: Value) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return type(one) is type(other) and one == other

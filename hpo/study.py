@@ -332,6 +332,7 @@ class Study:
         else:
             complete = record.ending is Ending.COMPLETE
             self._observed.ended(number, record.ending, record.value if complete else None)
+            self._described.pop(number, None)
         self.mirror.recall(record, told)
 
 

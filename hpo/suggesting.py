@@ -157,7 +157,9 @@ class ModelBased:
             found = (
                 self._improve(self._encoding, number, model, fits)
                 if look is None
-                else self._explorer.beside(model.leaders()[0], look, number, self._tried, model.places_NP, fits)
+                else self._explorer.beside(
+                    seen[model.best()].parameters, look, number, self._tried, model.places_NP, fits
+                )
             )
         return found or self._explorer.spread(number, self._tried, fits)
 
@@ -259,13 +261,22 @@ class _Model:
             self._surrogate = self._surrogate.believing(places, self._depth, self._level)
             self._look()
 
+    def best(self) -> int:
+        """The trial that is expected to be the best."""
+        return int(self._order()[0])
+
     def leaders(self) -> Array:
         """Places of the best trials."""
+        leading: Array = self.places_NP[self._order()[:_LEADERS]]
+        return leading
+
+    def _order(self) -> NDArray[np.int64]:
+        """Trials by what is expected of them, repeats left out."""
         import numpy as np
 
         order = np.argsort(self._mean_N, kind="stable")
-        leading: Array = self.places_NP[order[self._own_N[order]][:_LEADERS]]
-        return leading
+        own: NDArray[np.int64] = order[self._own_N[order]]
+        return own
 
     def gain(self, places_MP: Array) -> Array:
         """What snapped places promise: expected improvement, in their order; by cost, where that is to count.

@@ -23,10 +23,10 @@ def sampler(search: Search, where: Circumstances) -> str:
         (Search(), Circumstances(resumes=False, shared=False, rungs_written=False, weighs=True), False),
     ],
 )
-def test_only_where_trials_are_cut_short_points_are_said_to_go_on(
+def test_only_where_trials_are_cut_short_some_are_said_to_explore(
     search: Search, where: Circumstances, cut_short: bool
 ) -> None:
-    assert ("every fifth trial is one more Sobol point" in sampler(search, where)) is cut_short
+    assert ("every fifth trial explores" in sampler(search, where)) is cut_short
     assert (settled(search, where).pruner.name != "none") is cut_short
 
 
