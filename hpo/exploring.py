@@ -34,7 +34,7 @@ def key(place_P: Array) -> bytes:
     return bytes(place_P.round(9).tobytes())
 
 
-def beside(number: int) -> int | None:
+def which_look(number: int) -> int | None:
     """Which of the looks beside the best trial a trial that explores is, counted from 1; None: it is spread."""
     turn = number // EVERY
     looks, left = divmod(turn, _SPREAD)

@@ -139,14 +139,14 @@ class ModelBased:
 
     def suggest(self, number: int, observed: Observed, fits: Fits) -> dict[str, Value]:
         from hpo.encoding import Encoding
-        from hpo.exploring import EVERY, Explorer, beside
+        from hpo.exploring import EVERY, Explorer, which_look
 
         if self._encoding is None or self._explorer is None:
             self._encoding = Encoding(self._space)
             self._explorer = Explorer(self._encoding, self._seed)
         self._note_tried(observed, self._encoding)
         explores = observed.cut_short and number % EVERY == EVERY - 1
-        look = beside(number) if explores else None
+        look = which_look(number) if explores else None
         known = observed.useful >= self._startup and any(trial.curve for trial in observed.trials)
         if not known or (explores and look is None):
             return self._explorer.spread(number, self._tried, fits)

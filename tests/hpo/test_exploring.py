@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpo.encoding import Encoding
-from hpo.exploring import Explorer, beside, key
+from hpo.exploring import Explorer, key, which_look
 from hpo.space import Choices, FloatRange, IntRange, Parameter, Space
 from hpo.trials import Value
 
@@ -47,7 +47,7 @@ def looks(space: Space, best: Mapping[str, Value], count: int) -> list[dict[str,
 
 
 def test_of_three_that_explore_two_are_beside_the_best_and_the_first_two_are_spread() -> None:
-    assert [beside(number) for number in range(4, 60, 5)] == [None, None, 1, 2, None, 3, 4, None, 5, 6, None, 7]
+    assert [which_look(number) for number in range(4, 60, 5)] == [None, None, 1, 2, None, 3, 4, None, 5, 6, None, 7]
 
 
 def test_one_setting_is_changed_and_each_in_turn() -> None:
