@@ -91,10 +91,11 @@ class Explorer:
         Returns:
             None where every value of every setting was tried or is too near.
         """
-        axes, turn = self._encoding.axes, look // self._encoding.axes
+        axes = self._encoding.axes
+        turn = (look - 1) // axes
         best_P = self._encoding.units(best)
         best_P = np.where(self._encoding.active(best_P), best_P, self._points(number)[number])
-        for axis in ((look + step) % axes for step in range(axes)):
+        for axis in ((look - 1 + step) % axes for step in range(axes)):
             base = self._encoding.activated(best_P, axis, look)
             for attempt in range(_TRIES):
                 place = base.copy()

@@ -1,6 +1,7 @@
 """The sampler `auto`: evenly spread configurations first, then where a model of all curves expects to improve.
 
-Where trials are cut short, every fifth explores without the model (`hpo.exploring`).
+Where trials are cut short, every fifth explores without the model (`hpo.exploring`), and three of four where the model
+expects next to nothing anywhere.
 
 Its choice is a function of the recorded trials, the study's seed and the trial's number: a study that was interrupted
 goes on as it would have gone on. Knows no Optuna.
@@ -48,6 +49,7 @@ _LEFT = 1e-6  # of its improvement, so that it is asked for after all others
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 _LITTLE = 0.02  # of the good half's spread: to expect less improvement is to have found what the model can tell apart
+_LOCAL = 4  # of so many trials, one is still the model's where it expects so little, and trials are cut short
 _AS_GOOD = 0.3  # of the good half's spread: whoever is expected to be no farther from the best may be the best
 
 
@@ -154,13 +156,12 @@ class ModelBased:
             bounds = (_MOST_TRIALS, _LEADING, _FIRST, zlib.crc32(f"{self._seed}/{number}".encode()))
             seen = self._weighed(observed).chosen(number, *bounds) if self._weighs else observed.chosen(*bounds)
             model = self._model(self._encoding, seen, explores=not observed.cut_short)
-            found = (
-                self._improve(self._encoding, number, model, fits)
-                if look is None
-                else self._explorer.beside(
-                    seen[model.best()].parameters, look, number, self._tried, model.places_NP, fits
-                )
-            )
+            found = self._improve(self._encoding, number, model, fits) if look is None else None
+            if look is None and model.settled and observed.cut_short and number % _LOCAL != 0:
+                look = number
+            if look is not None:
+                best = seen[model.best()].parameters
+                found = self._explorer.beside(best, look, number, self._tried, model.places_NP, fits) or found
         return found or self._explorer.spread(number, self._tried, fits)
 
     def _weighed(self, observed: Observed) -> Weighed:
@@ -260,6 +261,11 @@ class _Model:
             places = self._features_NF[list(waiting)]
             self._surrogate = self._surrogate.believing(places, self._depth, self._level)
             self._look()
+
+    @property
+    def settled(self) -> bool:
+        """Whether next to no improvement was expected of any of the places that were asked for."""
+        return bool(self._settled)
 
     def best(self) -> int:
         """The trial that is expected to be the best."""
