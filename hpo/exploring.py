@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpo.encoding import Encoding
 from hpo.trials import Value
+
+if TYPE_CHECKING:  # takes long to import
+    from scipy.stats import qmc
 
 Array = NDArray[np.float64]
 Fits = Callable[[Mapping[str, Value]], bool]
@@ -63,7 +67,7 @@ class Explorer:
             tried: keys of the places that were tried.
             fits: whether a configuration is expected to fit into memory.
         """
-        points = self._points(number)
+        points = self._sequence().random_base2(max(5, (number + 16).bit_length()))
         points[0] = 0.5  # what laws say; elsewhere people put their ranges around what they expect
         places = self._encoding.snap(points)
         order = [0, *range(number, len(places)), *range(1, number)]
@@ -94,7 +98,9 @@ class Explorer:
         axes = self._encoding.axes
         turn = (look - 1) // axes
         best_P = self._encoding.units(best)
-        best_P = np.where(self._encoding.active(best_P), best_P, self._points(number)[number])
+        there = self._encoding.active(best_P)
+        if not there.all():
+            best_P = np.where(there, best_P, self._sequence().fast_forward(number).random(1)[0])
         for axis in ((look - 1 + step) % axes for step in range(axes)):
             base = self._encoding.activated(best_P, axis, look)
             for attempt in range(_TRIES):
@@ -107,13 +113,10 @@ class Explorer:
                     return found
         return None
 
-    def _points(self, number: int) -> Array:
-        """The scrambled Sobol sequence, at least as far as a trial's own point: (n, P)."""
+    def _sequence(self) -> qmc.Sobol:
         from scipy.stats import qmc
 
-        sequence = qmc.Sobol(self._encoding.axes, scramble=True, rng=self._seed)
-        points: Array = sequence.random_base2(max(5, (number + 16).bit_length()))
-        return points
+        return qmc.Sobol(self._encoding.axes, scramble=True, rng=self._seed)
 
 
 def _as_in(best: Mapping[str, Value], found: Mapping[str, Value]) -> dict[str, Value]:
