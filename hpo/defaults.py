@@ -60,7 +60,7 @@ def reasons(search: Search, where: Circumstances) -> list[str]:
             + (" of the metrics together, weighed anew for each trial (ParEGO)" if where.weighs else "")
             + (" per second of training" if search.sampler.options.get("cost_aware") else "")
             + (
-                "; every fifth trial explores, most of them beside the best"
+                "; every fifth trial explores, more once the model expects nothing"
                 if settled(search, where).pruner.name != "none"
                 else ""
             )

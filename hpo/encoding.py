@@ -82,7 +82,9 @@ class _Real:
         return int((self._range.high - self._range.low) / self._range.step + 1e-9)
 
     def snap(self, units_N: Array) -> Array:
-        if self._range.step is None or self._high <= self._low:
+        if self._high <= self._low:
+            return np.full_like(units_N, 0.5)
+        if self._range.step is None:
             return units_N
         width = self._range.step / (self._high - self._low)
         return np.minimum(np.round(units_N / width), self._steps) * width
@@ -312,8 +314,19 @@ class Encoding:
         """Which settings are there at a snapped place: (P,)."""
         return np.array([one is None or bool(one[0]) for one in self._active(snapped_P[None, :])])
 
+    def apart(self, place_P: Array, places_NP: Array) -> Array:
+        """How far places are from one: along the axis where it is most; other names are a whole axis apart: (N,)."""
+        gaps = np.abs(places_NP - place_P)
+        for index, axis in enumerate(self._axes):
+            if isinstance(axis, _Unordered):
+                gaps[:, index] = gaps[:, index] > 1e-9
+        farthest: Array = gaps.max(axis=1)
+        return farthest
+
     def activated(self, place_P: Array, index: int, turn: int) -> Array:
         """A place with a setting there, those that it hangs on changed where they must be: (P,).
+
+        Conditions are met one after the other: where one undoes another, the setting is not there after all.
 
         Args:
             place_P: where to begin.

@@ -38,9 +38,15 @@ def key(place_P: Array) -> bytes:
     return bytes(place_P.round(9).tobytes())
 
 
-def which_look(number: int) -> int | None:
-    """Which of the looks beside the best trial a trial that explores is, counted from 1; None: it is spread."""
-    turn = number // EVERY
+def which_look(number: int, *, settled: bool = False) -> int | None:
+    """Which of the looks beside the best trial a trial is, counted from 1; None: it is none.
+
+    Of those that explore, two of three are. Of the others, where the model has settled, all but one in `EVERY` are.
+    Both are counted without gaps, so that each setting has its turn.
+    """
+    turn, place = divmod(number, EVERY)
+    if place < EVERY - 1:
+        return (EVERY - 2) * turn + place if settled and place > 0 else None
     looks, left = divmod(turn, _SPREAD)
     if turn < 2 or left == 1:
         return None
@@ -48,7 +54,7 @@ def which_look(number: int) -> int | None:
 
 
 class Explorer:
-    """Places to try that no model chose; each is a function of the study's seed and the trial's number.
+    """Places to try that no model chose; each is a function of the study's seed, the trial's number and what was tried.
 
     Args:
         encoding: of the space, as a cube of P axes.
@@ -82,7 +88,8 @@ class Explorer:
     ) -> dict[str, Value] | None:
         """The best trial with one setting changed: each setting in turn, far from what was tried.
 
-        A setting that is not active there is made active, and what comes with it is as in a point of the sequence.
+        A setting that is not active there is made active, and what comes with it is as in a point of the sequence. A
+        setting with a law is as far from what the law says as it was.
 
         Args:
             best: the configuration of the best trial.
@@ -93,7 +100,7 @@ class Explorer:
             fits: whether a configuration is expected to fit into memory.
 
         Returns:
-            None where every value of every setting was tried or is too near.
+            None where no value was found that is far enough from what was tried, and fits.
         """
         axes = self._encoding.axes
         turn = (look - 1) // axes
@@ -102,12 +109,14 @@ class Explorer:
         if not there.all():
             best_P = np.where(there, best_P, self._sequence().fast_forward(number).random(1)[0])
         for axis in ((look - 1 + step) % axes for step in range(axes)):
-            base = self._encoding.activated(best_P, axis, look)
+            base = self._encoding.activated(best_P, axis, turn)
+            if not self._encoding.active(self._encoding.snap(base[None, :])[0])[axis]:
+                continue
             for attempt in range(_TRIES):
                 place = base.copy()
                 place[axis] = (0.5 + _GOLDEN * (turn + 1 + attempt + axis)) % 1.0
                 place = self._encoding.snap(place[None, :])[0]
-                if key(place) in tried or np.abs(near_NP - place).max(axis=1).min() < _APART:
+                if key(place) in tried or self._encoding.apart(place, near_NP).min() < _APART:
                     continue
                 if fits(found := _as_in(best, self._encoding.parameters(place))):
                     return found

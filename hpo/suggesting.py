@@ -1,6 +1,6 @@
 """The sampler `auto`: evenly spread configurations first, then where a model of all curves expects to improve.
 
-Where trials are cut short, every fifth explores without the model (`hpo.exploring`), and three of four where the model
+Where trials are cut short, every fifth explores without the model (`hpo.exploring`), and four of five do once the model
 expects next to nothing anywhere.
 
 Its choice is a function of the recorded trials, the study's seed and the trial's number: a study that was interrupted
@@ -49,7 +49,6 @@ _LEFT = 1e-6  # of its improvement, so that it is asked for after all others
 _LATEST = 2  # measurements of each: what came before says little more
 _ENOUGH = 3  # measurements at a level, before what is looked for is the best of that level
 _LITTLE = 0.02  # of the good half's spread: to expect less improvement is to have found what the model can tell apart
-_LOCAL = 4  # of so many trials, one is still the model's where it expects so little, and trials are cut short
 _AS_GOOD = 0.3  # of the good half's spread: whoever is expected to be no farther from the best may be the best
 
 
@@ -149,7 +148,8 @@ class ModelBased:
         self._note_tried(observed, self._encoding)
         explores = observed.cut_short and number % EVERY == EVERY - 1
         look = which_look(number) if explores else None
-        known = observed.useful >= self._startup and any(trial.curve for trial in observed.trials)
+        measured = any(trial.curve and not trial.says_nothing for trial in observed.trials)
+        known = observed.useful >= self._startup and measured
         if not known or (explores and look is None):
             return self._explorer.spread(number, self._tried, fits)
         with single_threaded():
@@ -157,8 +157,8 @@ class ModelBased:
             seen = self._weighed(observed).chosen(number, *bounds) if self._weighs else observed.chosen(*bounds)
             model = self._model(self._encoding, seen, explores=not observed.cut_short)
             found = self._improve(self._encoding, number, model, fits) if look is None else None
-            if look is None and model.settled and observed.cut_short and number % _LOCAL != 0:
-                look = number
+            if look is None and model.settled and observed.cut_short:
+                look = which_look(number, settled=True)
             if look is not None:
                 best = seen[model.best()].parameters
                 found = self._explorer.beside(best, look, number, self._tried, model.places_NP, fits) or found
@@ -241,6 +241,7 @@ class _Model:
         self.places_NP = encoding.units_of([trial.parameters for trial in seen])
         self._features_NF = encoding.features(self.places_NP)
         self._own_N = np.array([not trial.repeat for trial in seen])
+        self._measured_N = np.array([bool(trial.curve) and not trial.is_bad for trial in seen])
         table = _Table.of(seen, sign)
         levels = np.array(table.level, dtype=np.int64)
         self._surrogate = Surrogate(
@@ -264,12 +265,13 @@ class _Model:
 
     @property
     def settled(self) -> bool:
-        """Whether next to no improvement was expected of any of the places that were asked for."""
+        """Whether next to no improvement was expected of any place that was asked for, as `gain` counts it."""
         return bool(self._settled)
 
     def best(self) -> int:
-        """The trial that is expected to be the best."""
-        return int(self._order()[0])
+        """The trial that is expected to be the best, of those that have measured."""
+        order = self._order()
+        return int(next((index for index in order if self._measured_N[index]), order[0]))
 
     def leaders(self) -> Array:
         """Places of the best trials."""
