@@ -50,6 +50,51 @@ def test_of_three_that_explore_two_are_beside_the_best_and_the_first_two_are_spr
     assert [which_look(number) for number in range(4, 60, 5)] == [None, None, 1, 2, None, 3, 4, None, 5, 6, None, 7]
 
 
+def test_looks_are_counted_without_gaps_so_that_each_setting_has_its_turn() -> None:
+    looks = [which_look(number, settled=True) for number in range(200) if number % 5 < 4]
+    assert [look for look in looks if look is not None] == list(range(1, 121))
+    assert [which_look(number, settled=True) for number in range(4, 60, 5)] == [
+        which_look(number) for number in range(4, 60, 5)
+    ]
+    assert all(which_look(number) is None for number in range(200) if number % 5 < 4)
+
+
+def test_names_are_as_far_from_each_other_wherever_they_stand_in_the_list() -> None:
+    names = tuple("abcdefghijklmnop")
+    space = Space((Parameter("name", Choices(names)),))
+    best: dict[str, Value] = {"name": "e"}
+    tried = [best, *looks(space, best, 13)]
+    assert len({one["name"] for one in tried}) == 14
+
+
+def test_what_a_setting_hangs_on_takes_each_value_that_would_do() -> None:
+    space = Space(
+        (
+            RATE,
+            Parameter("kind", Choices(("adamw", "sgd", "nadam"))),
+            Parameter("momentum", FloatRange(0.0, 0.9), {"kind": ("sgd", "nadam")}),
+            Parameter("decay", FloatRange(0.0, 0.1)),
+        )
+    )
+    best: dict[str, Value] = {"rate": 1e-2, "kind": "adamw", "decay": 0.05}
+    found = [look(space, best, which) for which in (3, 7, 11)]  # the momentum's turns
+    assert {one["kind"] for one in found if isinstance(one, dict)} == {"sgd", "nadam"}
+
+
+def test_a_setting_whose_conditions_undo_each_other_is_passed_over() -> None:
+    space = Space(
+        (
+            Parameter("kind", Choices(("a", "b", "c", "d"))),
+            Parameter("way", Choices(("x", "y")), {"kind": ("b", "c")}),
+            Parameter("depth", IntRange(1, 9), {"way": ("y",), "kind": ("d", "c")}),
+        )
+    )
+    for which in range(1, 10):
+        found = look(space, {"kind": "a"}, which)
+        assert isinstance(found, dict)
+        assert found["kind"] != "a"
+
+
 def test_one_setting_is_changed_and_each_in_turn() -> None:
     changed = []
     for found in looks(PLAIN, BEST, 8):
