@@ -19,6 +19,7 @@ from hpo import warming
 from hpo.check import sweep_view
 from hpo.encoding import Encoding
 from hpo.errors import SweepError
+from hpo.exploring import Explorer, Fits
 from hpo.folder import StudyFolder
 from hpo.forecast import Simulation
 from hpo.given import GivenTrials
@@ -36,7 +37,7 @@ from hpo.search import Search as Loop
 from hpo.space import Choices, Parameter, Space
 from hpo.spending import Rates
 from hpo.study import Study, plan
-from hpo.suggesting import ModelBased, _Model, _Table, standardized
+from hpo.suggesting import _Model, _Table, standardized
 from hpo.sweep import Search, Strategy, parse
 from hpo.trials import Assignment, Direction, Ended, Ending, Measurement, Outcome, Progressed, Started, Value
 from hpo.unbiased import Unbiased
@@ -145,13 +146,13 @@ def test_repeats_do_not_count_as_trials_of_the_start() -> None:
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_start_is_spread_as_widely_with_seeds_as_without(resumed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     spread: list[int] = []
-    original = ModelBased._spread
+    original = Explorer.spread
 
-    def noted(self: ModelBased, encoding: object, number: int, fits: object) -> dict[str, Value]:
+    def noted(self: Explorer, number: int, tried: set[bytes], fits: Fits) -> dict[str, Value]:
         spread.append(number)
-        return original(self, encoding, number, fits)  # type: ignore[arg-type]
+        return original(self, number, tried, fits)
 
-    monkeypatch.setattr(ModelBased, "_spread", noted)
+    monkeypatch.setattr(Explorer, "spread", noted)
     counts = []
     for seeds in (1, 4):
         spread.clear()
