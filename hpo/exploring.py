@@ -25,9 +25,7 @@ Array = NDArray[np.float64]
 Fits = Callable[[Mapping[str, Value]], bool]
 
 EVERY = 5  # of so many trials, one explores, where a trial that is no good is cut short
-_SPREAD = (
-    3  # of so many that explore, one is spread over the space, and so are the first two, before there is much of a best
-)
+_SPREAD = 3  # of so many that explore, one is spread over the space; so are the first two: there is no best yet
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are spread evenly, however many there are
 _APART = 0.1  # of an axis: what is nearer to a tried place is left to the model
 _TRIES = 32

@@ -104,7 +104,7 @@ def make_suggester(
 
 
 class ModelBased:
-    """Scrambled Sobol points, then the largest expected improvement under `hpo.surrogate`, and some more of the points.
+    """Scrambled Sobol points, then the largest expected improvement under `hpo.surrogate`, and some that explore.
 
     Args:
         space: what is searched.
@@ -189,7 +189,7 @@ class ModelBased:
         return model
 
     def _improve(self, encoding: Encoding, number: int, model: _Model, fits: Fits) -> dict[str, Value] | None:
-        """The place that promises most; None where there is none that was not tried."""
+        """The configuration that promises most; None where every place that was drawn was tried or does not fit."""
         import numpy as np
 
         from hpo.exploring import key
